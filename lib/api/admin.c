@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * admin - looking at a cache and keeping it tidy.
+ */
+#include <errno.h>
+
+#include "api/cache.h"
+#include "base/detail.h"
+#include "index/ring.h"
+#include "index/verify.h"
+#include "store/sweep.h"
+#include "stream/stream.h"
+
+int scache_each(struct scache *cache,
+		int (*entry)(void *arg, const struct scache_entry_info *info), void *arg)
+{
+	struct segment *segment = cache->peer.segment;
+	unsigned char key[256];
+	int ret = cache_check(cache);
+
+	for (uint32_t idx = 0; ret == 0 && idx < segment->geometry.entries; idx++) {
+		struct scache_entry_info info = { .size = sizeof(info) };
+		uint64_t word = shm_load(entry_state_word(segment, idx));
+		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
+
+		if (state_of(word) != ENTRY_FREE &&
+		    entry_fill_info(&cache->store, name, key, &info) == 0)
+			ret = entry(arg, &info);
+	}
+	return ret;
+}
+
+static void count_entries(const struct segment *segment, struct scache_stats *stats)
+{
+	for (uint32_t idx = 0; idx < segment->geometry.entries; idx++) {
+		uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
+
+		stats->entries_free += state_of(word) == ENTRY_FREE;
+		stats->entries_filling += state_of(word) == ENTRY_FILLING;
+		stats->entries_finished += state_of(word) == ENTRY_SEALED;
+		stats->entries_failed += state_of(word) == ENTRY_FAILED;
+		stats->entries_hidden += state_of(word) != ENTRY_FREE && state_is_hidden(word);
+	}
+	stats->entries = stats->entries_filling + stats->entries_finished + stats->entries_failed;
+}
+
+static void count_attached(const struct segment *segment, struct scache_stats *stats)
+{
+	for (uint32_t i = 0; i < segment->geometry.peers; i++)
+		stats->peers += PEER_STATE(shm_load_relaxed(&segment->peers[i].state)) != PEER_FREE;
+	for (uint32_t block = 0; block < segment->geometry.blocks; block++) {
+		if (shm_load_relaxed(&segment->block_owners[block]) == 0)
+			continue;
+		for (uint32_t i = 0; i < SHM_BLOCK_CURSORS; i++)
+			stats->readers +=
+				shm_load_relaxed(&segment->blocks[block].cursors[i].name) != 0;
+	}
+	stats->rings_in_use = ring_count_in_use(segment);
+}
+
+static uint64_t sum(const struct segment *segment, enum shm_stat stat)
+{
+	uint64_t total = 0;
+
+	for (uint32_t i = 0; i < segment->geometry.peers; i++)
+		total += shm_load_relaxed(&segment->peers[i].stats[stat]);
+	return total;
+}
+
+int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
+{
+	const struct segment *segment = cache->peer.segment;
+	const struct shm_geometry *g = &segment->geometry;
+	int ret = cache_check(cache);
+	struct scache_stats stats;
+
+	if (ret < 0)
+		return ret;
+	stats = (struct scache_stats){
+		.size = ret_stats->size,
+		.hits = sum(segment, STAT_HITS),
+		.joins = sum(segment, STAT_JOINS),
+		.misses = sum(segment, STAT_MISSES),
+		.productions = sum(segment, STAT_PRODUCTIONS),
+		.finishes = sum(segment, STAT_FINISHES),
+		.failures = sum(segment, STAT_FAILURES),
+		.deaths = sum(segment, STAT_DEATHS),
+		.bypasses = sum(segment, STAT_BYPASSES),
+		.bytes_produced = sum(segment, STAT_BYTES_PRODUCED),
+		.bytes_from_ring = sum(segment, STAT_BYTES_RING),
+		.bytes_from_file = sum(segment, STAT_BYTES_FILE),
+		.reads_from_ring = sum(segment, STAT_READS_RING),
+		.reads_from_file = sum(segment, STAT_READS_FILE),
+		.waits = sum(segment, STAT_WAITS),
+		.wakes = sum(segment, STAT_WAKES),
+		.expired = sum(segment, STAT_EXPIRED),
+		.removed = sum(segment, STAT_REMOVED),
+		.degraded = sum(segment, STAT_DEGRADED),
+		.max_entries = g->entries,
+		.max_peers = g->peers,
+		.max_readers = (uint64_t)g->blocks * SHM_BLOCK_CURSORS,
+		.max_rings = g->rings,
+		.ring_bytes = g->ring_bytes,
+		.segment_bytes = segment->bytes,
+	};
+	count_entries(segment, &stats);
+	count_attached(segment, &stats);
+	memcpy(ret_stats, &stats, min_u64(ret_stats->size, sizeof(stats)));
+	return 0;
+}
+
+int scache_check(struct scache *cache, void (*finding)(void *arg, const char *text), void *arg)
+{
+	int ret = cache_check(cache);
+
+	return ret < 0 ? ret : verify_segment(&cache->peer, finding, arg);
+}
+
+int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,
+		 struct scache_sweep_report *ret_report)
+{
+	struct scache_sweep_report report = { .size = sizeof(report) };
+	int ret = cache_check(cache);
+
+	detail_clear();
+	if (ret < 0)
+		return ret;
+	if (options != NULL &&
+	    (options->size != sizeof(*options) || options->flags & ~SCACHE_DRY_RUN))
+		return detail_set(-EINVAL, "impossible sweep options");
+	ret = sweep_all(&cache->store, options, &report);
+	if (ret == 0 && ret_report != NULL) {
+		report.size = ret_report->size;
+		memcpy(ret_report, &report, min_u64(ret_report->size, sizeof(report)));
+	}
+	return ret;
+}

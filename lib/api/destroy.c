@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * destroy - remove a cache: its segment, its files, its directories.
+ *
+ * Under the gate, so that nobody can join meanwhile, and only if no slot byte
+ * of any segment is held. Whatever is not ours is reported and left.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/cache.h"
+#include "base/detail.h"
+#include "store/sweep.h"
+
+struct destruction {
+	const struct scache_sweep_options *options;
+	struct store store; /* only its directories are used */
+	bool dry_run;
+	uint64_t unknown;
+};
+
+static void tell(const struct destruction *d, const char *name, const char *why, bool removed,
+		 uint64_t bytes)
+{
+	const struct scache_victim victim = { .name = name,
+					      .name_bytes = (uint32_t)strlen(name),
+					      .why = why,
+					      .removed = removed,
+					      .bytes = bytes };
+
+	if (d->options != NULL && d->options->victim != NULL)
+		d->options->victim(d->options->arg, &victim);
+}
+
+static void destroy_file(void *arg, const char *path, const struct blob_id *id, uint64_t bytes)
+{
+	struct destruction *d = arg;
+	char shown[NAME_MAX + 16];
+
+	snprintf(shown, sizeof(shown), "blobs/%s", path);
+	if (id == NULL) {
+		d->unknown++;
+		tell(d, shown, "unknown", false, bytes);
+	} else if (d->dry_run || unlinkat(d->store.blobs_fd, path, 0) == 0) {
+		tell(d, shown, "blob", !d->dry_run, bytes);
+	}
+}
+
+/* Report what stands in @fd that has no business there. */
+static void report_strangers(struct destruction *d, int fd, const char *where,
+			     const char *const *known)
+{
+	struct dirent *at;
+	char shown[NAME_MAX + 16];
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+
+	if (dir == NULL) {
+		if (copy >= 0)
+			close(copy);
+		return;
+	}
+	while ((at = readdir(dir)) != NULL) {
+		const char *const *name = known;
+
+		while (*name != NULL && strcmp(*name, at->d_name) != 0)
+			name++;
+		/* On a tmpfs the segment itself stands in ctl/. */
+		if (*name != NULL || strncmp(at->d_name, "streamcache.", 12) == 0)
+			continue;
+		snprintf(shown, sizeof(shown), "%s%s", where, at->d_name);
+		d->unknown++;
+		tell(d, shown, "unknown", false, 0);
+	}
+	closedir(dir);
+}
+
+static void remove_fan_outs(const struct destruction *d)
+{
+	char name[4];
+
+	for (unsigned fan = 0; fan < 256; fan++) {
+		snprintf(name, sizeof(name), "%02x", fan);
+		unlinkat(d->store.blobs_fd, name, AT_REMOVEDIR);
+	}
+}
+
+static void remove_segment(const struct destruction *d, int lock_fd)
+{
+	struct lock_record record;
+	struct stat st;
+
+	if (lockfile_read_record(lock_fd, &record) < 0 || lstat(record.path, &st) < 0 ||
+	    !S_ISREG(st.st_mode))
+		return;
+	if (d->dry_run || unlink(record.path) == 0)
+		tell(d, record.path, "segment", !d->dry_run, (uint64_t)st.st_blocks * 512);
+}
+
+static int destroy_all(struct destruction *d, const char *dir, struct cache_fds *fds)
+{
+	static const char *const in_dir[] = { ".", "..", "ctl", "blobs", NULL };
+	static const char *const in_ctl[] = { ".", "..", "lock", NULL };
+	int ret;
+
+	report_strangers(d, fds->dir_fd, "", in_dir);
+	report_strangers(d, fds->ctl_fd, "ctl/", in_ctl);
+	ret = sweep_files(&d->store, destroy_file, d);
+	if (ret < 0)
+		return ret;
+	remove_segment(d, fds->lock_fd);
+	if (d->dry_run)
+		return 0;
+	remove_fan_outs(d);
+	unlinkat(fds->dir_fd, "blobs", AT_REMOVEDIR);
+	/* The lock file last: until then nobody else can begin anew under it. */
+	unlinkat(fds->ctl_fd, "lock", 0);
+	unlinkat(fds->dir_fd, "ctl", AT_REMOVEDIR);
+	if (d->unknown > 0)
+		return detail_set(-ENOTEMPTY, "%llu files in %s are not streamcache's and were left",
+				  (unsigned long long)d->unknown, dir);
+	return rmdir(dir) == 0 || errno == EBUSY ? 0 : detail_set(-errno, "cannot remove %s", dir);
+}
+
+int scache_destroy(const char *dir, const struct scache_sweep_options *options)
+{
+	struct destruction d = { .options = options };
+	struct cache_fds fds;
+	struct stat st;
+	int ret;
+
+	detail_clear();
+	if (dir == NULL || dir[0] == '\0')
+		return detail_set(-EINVAL, "the cache needs a directory");
+	/* A group share says so by its mode; its owner may destroy it without being told. */
+	ret = cache_open_directories(dir, stat(dir, &st) == 0 && st.st_mode & 020 ? 0770 : 0700,
+				     false, &fds);
+	if (ret < 0)
+		return ret;
+	d.dry_run = options != NULL && options->flags & SCACHE_DRY_RUN;
+	d.store.blobs_fd = fds.blobs_fd;
+	ret = lockfile_enter_gate(fds.lock_fd, GATE_TIMEOUT_NS);
+	if (ret == 0) {
+		ret = lockfile_others_in_use(fds.lock_fd, UINT32_MAX);
+		if (ret > 0)
+			ret = detail_set(-EBUSY, "processes are attached to %s; end them first", dir);
+		else if (ret == 0)
+			ret = destroy_all(&d, dir, &fds);
+		lockfile_leave_gate(fds.lock_fd);
+	}
+	cache_close_fds(&fds);
+	return ret;
+}

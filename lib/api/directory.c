@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * directory - DIR, ctl/ and blobs/: made, opened and checked.
+ *
+ * Peers trust each other, so nobody else may be able to put anything here:
+ * the directories belong to us and are writable by nobody else, unless a
+ * group share was asked for explicitly (mode 0770).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/cache.h"
+#include "base/detail.h"
+
+static int judge(int fd, const char *what, uint32_t mode)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_uid != geteuid() && !(mode & 070))
+		return detail_set(-EPERM,
+				  "%s belongs to uid %u and not to you (uid %u); use a directory of "
+				  "your own, or share one with a group by mode 0770",
+				  what, (unsigned)st.st_uid, (unsigned)geteuid());
+	if (st.st_mode & 02)
+		return detail_set(-EPERM, "%s can be written by everybody; chmod o-w it, or use "
+					  "another directory", what);
+	if (st.st_mode & 020 && !(mode & 020))
+		return detail_set(-EPERM,
+				  "%s can be written by its group; chmod g-w it, or ask for a group "
+				  "share by mode 0770", what);
+	return 0;
+}
+
+/* Open directory @name below @at, made if need be, never through a symbolic link. */
+static int open_directory(int at, const char *name, const char *what, uint32_t mode, bool create)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | (at == AT_FDCWD ? 0 : O_NOFOLLOW);
+	int fd, ret;
+
+	fd = openat(at, name, flags);
+	if (fd < 0 && errno == ENOENT && create) {
+		if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
+			return detail_set(-errno, "cannot create %s", what);
+		fd = openat(at, name, flags);
+		/* A group share: its group owns what is made inside, too. */
+		if (fd >= 0 && mode & 070 && fchmod(fd, (mode & 0777) | S_ISGID) < 0) {
+			ret = -errno;
+			close(fd);
+			return detail_set(ret, "cannot set the mode of %s", what);
+		}
+	}
+	if (fd < 0 && errno == ENOTDIR && at != AT_FDCWD)
+		return detail_set(-ELOOP, "%s is a symbolic link or a file; move it away", what);
+	if (fd < 0)
+		return detail_set(-errno,
+				  errno == ENOTDIR  ? "%s is not a directory"
+				  : errno == ENOENT ? "%s does not exist"
+						    : "cannot open %s",
+				  what);
+	ret = judge(fd, what, mode);
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+void cache_close_fds(struct cache_fds *fds)
+{
+	int *all[] = { &fds->dir_fd, &fds->ctl_fd, &fds->blobs_fd, &fds->lock_fd };
+
+	for (unsigned i = 0; i < ARRAY_COUNT(all); i++)
+		if (*all[i] >= 0) {
+			close(*all[i]);
+			*all[i] = -1;
+		}
+}
+
+int cache_open_directories(const char *dir, uint32_t mode, bool create, struct cache_fds *ret_fds)
+{
+	struct cache_fds fds = { -1, -1, -1, -1 };
+	int ret;
+
+	ret = fds.dir_fd = open_directory(AT_FDCWD, dir, dir, mode, create);
+	if (ret < 0)
+		return ret;
+	/* The lock file makes a directory a cache; ctl alone may be a beginning that died. */
+	ret = fds.ctl_fd = open_directory(fds.dir_fd, "ctl", "ctl in the cache directory", mode,
+					  create);
+	if (ret >= 0)
+		ret = fds.lock_fd = lockfile_open(fds.ctl_fd, mode & 0666, create);
+	if (ret >= 0)
+		ret = fds.blobs_fd = open_directory(fds.dir_fd, "blobs",
+						    "blobs in the cache directory", mode, true);
+	if (ret < 0) {
+		cache_close_fds(&fds);
+		if (ret == -ENOENT && !create)
+			return detail_set(ret, "%s is not a cache yet", dir);
+		if (detail_get()[0] == '\0')
+			detail_set(ret, ret == -ELOOP ? "ctl/lock in %s is a symbolic link; move it away"
+						      : "cannot open ctl/lock in %s",
+				   dir);
+		return ret;
+	}
+	*ret_fds = fds;
+	return 0;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * errors - what a code means here, which is often not what strerror() says.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/compiler.h"
+#include "base/detail.h"
+#include "streamcache.h"
+
+static const struct {
+	int code;
+	const char *text;
+} texts[] = {
+	{ 0, "success" },
+	{ EAGAIN, "nothing yet" },
+	{ EBADMSG, "the stored blob was damaged and has been dropped" },
+	{ EBUSY, "still in use" },
+	{ ECANCELED, "the producer left without finishing" },
+	{ ECHILD, "the handle was opened before fork(); open the cache anew in the child" },
+	{ EDEADLK, "the window is full and only this thread could read" },
+	{ EINVAL, "invalid argument" },
+	{ ENOENT, "no such entry or cache" },
+	{ ENOLCK, "the file system has no working OFD locks" },
+	{ ENXIO, "the cache's shared segment is not reachable from here" },
+	{ EOWNERDEAD, "the producer died in mid-stream" },
+	{ EPIPE, "all readers have left" },
+	{ EPROTO, "attached processes use another version of streamcache" },
+	{ EREMOTEIO, "the producer failed" },
+	{ ESTALE, "the entry has been reused" },
+	{ ETIMEDOUT, "timed out" },
+	{ EUCLEAN, "the shared segment is damaged" },
+	{ EUSERS, "too many attached processes" },
+};
+
+const char *scache_strerror(int error)
+{
+	int code = error < 0 ? -error : error;
+	const char *text;
+
+	for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
+		if (texts[i].code == code)
+			return texts[i].text;
+	/* Untranslated and without a buffer, so safe in any thread. */
+	text = strerrordesc_np(code);
+	return text != NULL ? text : "unknown error";
+}
+
+const char *scache_detail(void)
+{
+	return detail_get();
+}
+
+const char *scache_version(void)
+{
+	return PACKAGE_VERSION;
+}

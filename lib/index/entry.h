@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * entry - the life of one generation of one key: its state word.
+ *
+ *  {gen:32 | state:4 | flags:4 | owner:14 | attempt:10}; in RETIRED the low 24
+ *  bits are the epoch instead of owner and attempt. Every change is one CAS on
+ *  the whole word.
+ *
+ *  state     meaning                          leaves by          if the owner is dead
+ *  FREE      slot unused                      entry_claim()      -
+ *  CLAIMED   being filled in, unreachable     entry_publish()    RETIRED
+ *  FILLING   one writer appends               writer.c           FAILED (-EOWNERDEAD)
+ *  ORPHAN    reserved: producer dead, may be taken over
+ *  SEALED    complete, immutable              sweep.c            -
+ *  FAILED    production failed                sweep.c            -
+ *  RETIRED   out of the index, in grace       sweep.c            -
+ *  SWEEPING  ring and file are going          entry_free()       RETIRED
+ *
+ * Flag HIDDEN: not findable; whoever is attached goes on. Setting it *is*
+ * "the key is free". SUCC is reserved for a successor produced beside its
+ * predecessor.
+ */
+#ifndef INDEX_ENTRY_H
+#define INDEX_ENTRY_H
+
+#include "base/hash.h"
+#include "shm/peer.h"
+
+enum entry_state {
+	ENTRY_FREE,
+	ENTRY_CLAIMED,
+	ENTRY_FILLING,
+	ENTRY_ORPHAN,
+	ENTRY_SEALED,
+	ENTRY_FAILED,
+	ENTRY_RETIRED,
+	ENTRY_SWEEPING,
+	ENTRY_STATES,
+};
+
+#define ENTRY_HIDDEN 1u
+#define ENTRY_SUCC 2u
+
+/* The name of an entry: a slot and which of its lives. */
+struct entry_name {
+	uint32_t idx;
+	uint32_t gen;
+};
+
+static inline uint64_t state_make(uint32_t gen, enum entry_state state, uint32_t flags,
+				  uint32_t low)
+{
+	return (uint64_t)gen << 32 | (uint64_t)state << 28 | (uint64_t)flags << 24 |
+	       (low & 0xffffffu);
+}
+
+static inline uint32_t state_gen(uint64_t word)
+{
+	return (uint32_t)(word >> 32);
+}
+
+static inline enum entry_state state_of(uint64_t word)
+{
+	return (enum entry_state)(word >> 28 & 15);
+}
+
+static inline uint32_t state_flags(uint64_t word)
+{
+	return (uint32_t)(word >> 24 & 15);
+}
+
+static inline bool state_is_hidden(uint64_t word)
+{
+	return state_flags(word) & ENTRY_HIDDEN;
+}
+
+static inline uint32_t state_low(uint64_t word)
+{
+	return (uint32_t)word & 0xffffffu;
+}
+
+static inline uint32_t state_owner(uint64_t word)
+{
+	return state_low(word) >> 10;
+}
+
+/* Owned states: the peer in the word answers for the entry. */
+static inline bool state_has_owner(uint64_t word)
+{
+	enum entry_state state = state_of(word);
+
+	return state == ENTRY_CLAIMED || state == ENTRY_FILLING || state == ENTRY_SWEEPING;
+}
+
+static inline bool state_is_findable(uint64_t word)
+{
+	enum entry_state state = state_of(word);
+
+	return (state == ENTRY_FILLING || state == ENTRY_SEALED) && !state_is_hidden(word);
+}
+
+/* Production is over and nobody can find it: waits for its last reader. */
+static inline bool state_is_garbage(uint64_t word)
+{
+	enum entry_state state = state_of(word);
+
+	return (state == ENTRY_SEALED || state == ENTRY_FAILED) && state_is_hidden(word);
+}
+
+static inline shm_u64 *entry_state_word(const struct segment *segment, uint32_t idx)
+{
+	return &segment->states[idx];
+}
+
+static inline struct shm_entry *entry_at(const struct segment *segment, uint32_t idx)
+{
+	return &segment->entries[idx];
+}
+
+/* What a new entry is made of. */
+struct entry_draft {
+	const void *key;
+	uint32_t key_bytes;
+	struct key_hash hash;
+	uint64_t max_age_ns;
+	uint64_t window_bytes;
+	uint32_t flags;
+};
+
+/*
+ * entry_claim - take a FREE slot: CLAIMED and ours, fields still of old.
+ * Returns 0 or -ENOSPC.
+ */
+int entry_claim(struct peer *peer, struct entry_name *ret_name);
+
+/* entry_fill - write the fields of a CLAIMED entry of ours. */
+void entry_fill(struct peer *peer, struct entry_name name, const struct entry_draft *draft);
+
+/* entry_start - CLAIMED -> FILLING; from here on walkers that reach it believe it. */
+void entry_start(struct peer *peer, struct entry_name name);
+
+/*
+ * entry_hide - close the door: set HIDDEN if the entry is still in @state.
+ * Returns true if this very call closed it.
+ */
+bool entry_hide(struct segment *segment, struct entry_name name, enum entry_state state);
+
+/*
+ * entry_change - move our entry from one owned state to @state, keeping HIDDEN
+ * and adding @flags. Returns false if it is not ours any more.
+ */
+bool entry_change(struct peer *peer, struct entry_name name, enum entry_state from,
+		  enum entry_state to, uint32_t flags);
+
+/* entry_retire - garbage, unlinked, without readers: into grace. */
+bool entry_retire(struct segment *segment, struct entry_name name, uint64_t word);
+
+/* entry_grace_is_over - two epochs after retirement? */
+bool entry_grace_is_over(uint64_t word, uint64_t epoch);
+
+/* entry_take_for_sweep - RETIRED -> SWEEPING(us). False if somebody else did. */
+bool entry_take_for_sweep(struct peer *peer, struct entry_name name, uint64_t word);
+
+/* entry_free - SWEEPING(us) -> FREE of the next generation. */
+void entry_free(struct peer *peer, struct entry_name name);
+
+/* entry_key_is - compare with @key_bytes bytes. The caller re-checks the state. */
+bool entry_key_is(const struct shm_entry *entry, const void *key, uint32_t key_bytes);
+
+/* entry_copy_key - at most SCACHE_KEY_BYTES_MAX bytes. Returns their number. */
+uint32_t entry_copy_key(const struct shm_entry *entry, unsigned char ret_key[256]);
+
+static inline struct key_hash entry_hash(const struct shm_entry *entry)
+{
+	return (struct key_hash){ .high = shm_load_relaxed((shm_u64 *)&entry->hash_high),
+				  .low = shm_load_relaxed((shm_u64 *)&entry->hash_low) };
+}
+
+#endif

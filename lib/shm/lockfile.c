@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+#include "shm/lockfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/detail.h"
+
+#define GATE_BYTE 0
+#define TEST_BYTE 1
+#define FIRST_SLOT_BYTE 16
+#define GATE_POLL_NS (1 * NS_PER_MS)
+#define RECORD_BYTES_MAX 2048
+
+static off_t slot_byte(uint64_t number, uint32_t slot)
+{
+	return (off_t)(FIRST_SLOT_BYTE + number * SHM_PEERS_MAX + slot);
+}
+
+static int lock_range(int fd, int command, short type, off_t start, off_t bytes,
+		      struct flock *ret_found)
+{
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = bytes };
+
+	while (fcntl(fd, command, &lock) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno == EAGAIN || errno == EACCES)
+			return -EAGAIN;
+		return -errno;
+	}
+	if (ret_found != NULL)
+		*ret_found = lock;
+	return 0;
+}
+
+/* held_range - does another open file hold a lock in [start, start + bytes)? */
+static int held_range(int fd, off_t start, off_t bytes)
+{
+	struct flock found;
+	int ret = lock_range(fd, F_OFD_GETLK, F_WRLCK, start, bytes, &found);
+
+	if (ret < 0)
+		return ret;
+	return found.l_type != F_UNLCK;
+}
+
+/*
+ * The locks are what everything rests on, so believe them only after a test:
+ * a second open of the same file must see the first one's lock.
+ */
+static int test_locks(int ctl_fd, int fd)
+{
+	int other, held, ret;
+
+	other = openat(ctl_fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (other < 0)
+		return -errno;
+	ret = lock_range(fd, F_OFD_SETLK, F_RDLCK, TEST_BYTE, 1, NULL);
+	held = ret == 0 ? held_range(other, TEST_BYTE, 1) : 0;
+	lock_range(fd, F_OFD_SETLK, F_UNLCK, TEST_BYTE, 1, NULL);
+	close(other);
+	if (ret < 0 || held != 1)
+		return detail_set(-ENOLCK,
+				  "the file system of the cache directory has no working OFD locks "
+				  "(fcntl F_OFD_SETLK); use a directory on a local file system");
+	return 0;
+}
+
+int lockfile_open(int ctl_fd, mode_t mode, bool create)
+{
+	struct stat st;
+	int fd, ret;
+
+	fd = openat(ctl_fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno == ENOENT && create) {
+		fd = openat(ctl_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
+		/* The umask must not take a group's share away. */
+		if (fd >= 0 && fstat(fd, &st) == 0 && (st.st_mode & 0777) != mode)
+			(void)!fchmod(fd, mode);
+	}
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return detail_set(-EINVAL, "ctl/lock in the cache directory is not a regular file; "
+					   "move it away");
+	}
+	ret = test_locks(ctl_fd, fd);
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+int lockfile_enter_gate(int fd, int64_t timeout_ns)
+{
+	const struct timespec pause = { .tv_nsec = GATE_POLL_NS };
+	int64_t deadline_ns = deadline_after(timeout_ns);
+	struct stat st;
+	int ret;
+
+	/* F_OFD_SETLKW knows no deadline, and a stopped process may hold the gate. */
+	for (;;) {
+		ret = lock_range(fd, F_OFD_SETLK, F_WRLCK, GATE_BYTE, 1, NULL);
+		/* Destroyed while we waited: these locks mean nothing any more. */
+		if (ret == 0 && (fstat(fd, &st) < 0 || st.st_nlink == 0))
+			return -ESTALE;
+		if (ret != -EAGAIN)
+			return ret;
+		if (clock_own_ns() >= deadline_ns)
+			return detail_set(-ETIMEDOUT,
+					  "another process has been creating or joining this cache "
+					  "for %d seconds; is one of its users stopped?",
+					  (int)(timeout_ns / (int64_t)NS_PER_SEC));
+		nanosleep(&pause, NULL);
+	}
+}
+
+void lockfile_leave_gate(int fd)
+{
+	lock_range(fd, F_OFD_SETLK, F_UNLCK, GATE_BYTE, 1, NULL);
+}
+
+int lockfile_take(int fd, uint64_t number, uint32_t slot)
+{
+	return lock_range(fd, F_OFD_SETLK, F_WRLCK, slot_byte(number, slot), 1, NULL);
+}
+
+void lockfile_drop(int fd, uint64_t number, uint32_t slot)
+{
+	lock_range(fd, F_OFD_SETLK, F_UNLCK, slot_byte(number, slot), 1, NULL);
+}
+
+int lockfile_is_held(int fd, uint64_t number, uint32_t slot)
+{
+	return held_range(fd, slot_byte(number, slot), 1);
+}
+
+int lockfile_segment_in_use(int fd, uint64_t number)
+{
+	return held_range(fd, slot_byte(number, 0), SHM_PEERS_MAX);
+}
+
+int lockfile_others_in_use(int fd, uint64_t number)
+{
+	int held = 0;
+
+	if (number > 0)
+		held = held_range(fd, slot_byte(0, 0), (off_t)(number * SHM_PEERS_MAX));
+	if (held == 0)
+		held = held_range(fd, slot_byte(number + 1, 0), 0);
+	return held;
+}
+
+void uuid_text(const unsigned char uuid[SHM_UUID_BYTES], char ret_text[UUID_TEXT_BYTES])
+{
+	for (int i = 0; i < SHM_UUID_BYTES; i++)
+		snprintf(ret_text + (size_t)2 * i, 3, "%02x", uuid[i]);
+}
+
+static int uuid_parse(const char *text, unsigned char ret_uuid[SHM_UUID_BYTES])
+{
+	for (int i = 0; i < SHM_UUID_BYTES; i++)
+		if (sscanf(text + (size_t)2 * i, "%2hhx", &ret_uuid[i]) != 1)
+			return -ENODATA;
+	return 0;
+}
+
+#define RECORD_FORMAT                                                           \
+	"streamcache 1\nnumber %" PRIu64 "\nuuid %s\nboot %s\nentries %" PRIu32 \
+	"\npeers %" PRIu32 "\nblocks %" PRIu32                                    \
+	"\nrings %" PRIu32 "\nring_bytes %" PRIu64 "\nmax_age_ns %" PRIu64      \
+	"\nwindow_bytes %" PRIu64 "\nsegment %s\nend\n"
+
+int lockfile_read_record(int fd, struct lock_record *ret_record)
+{
+	struct lock_record record = { .number = 0 };
+	char text[RECORD_BYTES_MAX + 1], uuid[UUID_TEXT_BYTES], end[4];
+	ssize_t bytes = pread(fd, text, RECORD_BYTES_MAX, 0);
+
+	if (bytes < 0)
+		return -errno;
+	text[bytes] = '\0';
+	if (sscanf(text,
+		   "streamcache 1 number %" SCNu64 " uuid %32s boot %39s entries %" SCNu32
+		   " peers %" SCNu32 " blocks %" SCNu32 " rings %" SCNu32
+		   " ring_bytes %" SCNu64 " max_age_ns %" SCNu64 " window_bytes %" SCNu64
+		   " segment %511[^\n] %3s",
+		   &record.number, uuid, record.boot_id, &record.wanted.entries,
+		   &record.wanted.peers, &record.wanted.blocks,
+		   &record.wanted.rings, &record.wanted.ring_bytes, &record.max_age_ns,
+		   &record.window_bytes, record.path, end) != 12 ||
+	    strcmp(end, "end") != 0)
+		return -ENODATA;
+	if (uuid_parse(uuid, record.uuid) < 0)
+		return -ENODATA;
+	*ret_record = record;
+	return 0;
+}
+
+int lockfile_write_record(int fd, const struct lock_record *record)
+{
+	char text[RECORD_BYTES_MAX], uuid[UUID_TEXT_BYTES];
+	const struct shm_geometry *g = &record->wanted;
+	int bytes;
+
+	uuid_text(record->uuid, uuid);
+	bytes = snprintf(text, sizeof(text), RECORD_FORMAT, record->number, uuid, record->boot_id,
+			 g->entries, g->peers, g->blocks, g->rings, g->ring_bytes,
+			 record->max_age_ns, record->window_bytes, record->path);
+	/* One write of less than a page: seen whole or not at all if we die here. */
+	if (pwrite(fd, text, (size_t)bytes, 0) != bytes)
+		return errno != 0 ? -errno : -ENOSPC;
+	if (ftruncate(fd, bytes) < 0)
+		return -errno;
+	return 0;
+}

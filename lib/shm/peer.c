@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include "shm/peer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/step.h"
+#include "shm/wait.h"
+
+/* Peers of this process, for the fork handlers. */
+static pthread_mutex_t peers_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct peer *peers_of_process;
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&peers_mutex);
+}
+
+static void after_fork_parent(void)
+{
+	pthread_mutex_unlock(&peers_mutex);
+}
+
+/*
+ * The child shares its parent's open file and with it the proof of the
+ * parent's life: close it, or a dead parent looks alive as long as we live.
+ * Never unlock it: that would be the parent's lock.
+ */
+static void after_fork_child(void)
+{
+	struct peer *peer;
+
+	for (peer = peers_of_process; peer != NULL; peer = peer->next_in_process) {
+		close(peer->lock_fd);
+		peer->lock_fd = -1;
+	}
+	peers_of_process = NULL;
+	pthread_mutex_init(&peers_mutex, NULL);
+}
+
+static void watch_fork(void)
+{
+	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+static int make_fork_mark(struct peer *peer)
+{
+	unsigned char *page = mmap(NULL, SHM_PAGE_BYTES, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (page == MAP_FAILED)
+		return -ENOMEM;
+	if (madvise(page, SHM_PAGE_BYTES, MADV_WIPEONFORK) < 0) {
+		munmap(page, SHM_PAGE_BYTES);
+		return -ENOSYS;
+	}
+	*page = 1;
+	peer->not_forked = page;
+	return 0;
+}
+
+static void drop_fork_mark(struct peer *peer)
+{
+	munmap((void *)(uintptr_t)peer->not_forked, SHM_PAGE_BYTES);
+}
+
+/* Take slot @i if nobody has it. 0, -EAGAIN, -errno. */
+static int claim_slot(struct segment *segment, int lock_fd, uint32_t i, uint32_t *ret_gen)
+{
+	struct shm_peer *shared = &segment->peers[i];
+	uint64_t word = shm_load(&shared->state);
+	int ret;
+
+	if (PEER_STATE(word) != PEER_FREE)
+		return -EAGAIN;
+	ret = lockfile_take(lock_fd, segment->number, i);
+	if (ret < 0)
+		return ret;
+	/* STEP peer-byte-taken: the kernel alone knows. Die here: nothing to mend. */
+	STEP("peer-byte-taken");
+	word = shm_load(&shared->state);
+	if (PEER_STATE(word) != PEER_FREE) {
+		lockfile_drop(lock_fd, segment->number, i);
+		return -EAGAIN;
+	}
+	shm_store_relaxed(&shared->pid, (uint64_t)getpid());
+	shm_store_relaxed(&shared->seen_alive_ns, clock_shared_ns());
+	shm_store(&shared->state, PEER_WORD(PEER_GEN(word), PEER_ACTIVE));
+	/* STEP peer-active: a seat with nothing on it. Die here: a reaper frees it. */
+	STEP("peer-active");
+	*ret_gen = PEER_GEN(word);
+	return 0;
+}
+
+int peer_attach(struct peer *peer, struct segment *segment, int lock_fd)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	uint32_t count = segment->geometry.peers, start = (uint32_t)getpid() % count, i;
+	int ret;
+
+	pthread_once(&once, watch_fork);
+	ret = make_fork_mark(peer);
+	if (ret < 0)
+		return ret;
+	for (i = 0; i < count; i++) {
+		peer->slot = (start + i) % count;
+		ret = claim_slot(segment, lock_fd, peer->slot, &peer->gen);
+		if (ret != -EAGAIN)
+			break;
+	}
+	if (ret < 0) {
+		drop_fork_mark(peer);
+		return ret == -EAGAIN ? -EUSERS : ret;
+	}
+	peer->segment = segment;
+	peer->shared = &segment->peers[peer->slot];
+	peer->lock_fd = lock_fd;
+	atomic_init(&peer->pins_taken, 0);
+	/* Spread the processes over the table, so that their claims do not collide. */
+	atomic_init(&peer->claim_hint, (uint32_t)((uint64_t)peer->slot * segment->geometry.entries / count));
+	pthread_mutex_init(&peer->reap_mutex, NULL);
+	pthread_mutex_lock(&peers_mutex);
+	peer->next_in_process = peers_of_process;
+	peers_of_process = peer;
+	pthread_mutex_unlock(&peers_mutex);
+	return 0;
+}
+
+static void leave_process_list(struct peer *peer)
+{
+	struct peer **link;
+
+	for (link = &peers_of_process; *link != NULL; link = &(*link)->next_in_process)
+		if (*link == peer) {
+			*link = peer->next_in_process;
+			return;
+		}
+}
+
+void peer_detach(struct peer *peer)
+{
+	shm_store(&peer->shared->state, PEER_WORD(peer->gen + 1, PEER_FREE));
+	/* STEP peer-free: the byte is still ours. Die here: the kernel lets it go. */
+	STEP("peer-free");
+	/* Under the mutex: a fork must not copy a descriptor that is just being closed. */
+	pthread_mutex_lock(&peers_mutex);
+	leave_process_list(peer);
+	close(peer->lock_fd);
+	peer->lock_fd = -1;
+	pthread_mutex_unlock(&peers_mutex);
+	pthread_mutex_destroy(&peer->reap_mutex);
+	drop_fork_mark(peer);
+}
+
+void peer_forget(struct peer *peer)
+{
+	/* A raw clone() ran no fork handler: closing, unlike unlocking, is ours to do. */
+	if (peer->lock_fd >= 0) {
+		close(peer->lock_fd);
+		leave_process_list(peer);
+	}
+	peer->lock_fd = -1;
+	drop_fork_mark(peer);
+}
+
+bool peer_is_dead(struct peer *peer, uint32_t slot)
+{
+	struct shm_peer *shared;
+	uint64_t now_ns, seen_ns;
+	uint64_t word;
+	int held;
+
+	if (slot == peer->slot)
+		return false;
+	if (slot >= peer->segment->geometry.peers)
+		return true;
+	shared = &peer->segment->peers[slot];
+	word = shm_load(&shared->state);
+	/* Only a reaper that proved it dead says REAPING; FREE owns nothing any more. */
+	if (PEER_STATE(word) != PEER_ACTIVE)
+		return true;
+	now_ns = clock_shared_ns();
+	seen_ns = shm_load_relaxed(&shared->seen_alive_ns);
+	if (seen_ns <= now_ns && now_ns - seen_ns < WAIT_TICK_NS * 3 / 4)
+		return false;
+	held = lockfile_is_held(peer->lock_fd, peer->segment->number, slot);
+	if (held == 0)
+		return true;
+	shm_store_relaxed(&shared->seen_alive_ns, now_ns);
+	return false;
+}

@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT */
+#include "shm/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "base/detail.h"
+
+#define FALLOCATE_SLICE_BYTES (4u << 20)
+
+/* ---------------------------------------------------------------- layout */
+
+/* Byte offsets of everything, from the geometry alone. */
+struct offsets {
+	uint64_t peers, states, expires, buckets, block_owners, blocks, entries, ring_owners, rings,
+		end;
+};
+
+static struct offsets offsets_of(const struct shm_geometry *g)
+{
+	struct offsets at;
+	uint64_t off = SHM_PAGE_BYTES;
+
+#define PLACE(field, count, size)                                 \
+	do {                                                      \
+		at.field = off;                                   \
+		off = round_up_u64(off + (uint64_t)(count) * (size), CACHE_LINE_BYTES); \
+	} while (0)
+	PLACE(peers, g->peers, sizeof(struct shm_peer));
+	PLACE(states, g->entries, sizeof(shm_u64));
+	PLACE(expires, g->entries, sizeof(shm_u64));
+	PLACE(buckets, g->buckets, sizeof(shm_u64));
+	PLACE(block_owners, g->blocks, sizeof(shm_u64));
+	PLACE(blocks, g->blocks, sizeof(struct shm_block));
+	PLACE(entries, g->entries, sizeof(struct shm_entry));
+	PLACE(ring_owners, g->rings, sizeof(shm_u64));
+#undef PLACE
+	at.rings = round_up_u64(off, SHM_PAGE_BYTES);
+	at.end = at.rings + g->ring_bytes * g->rings;
+	return at;
+}
+
+uint64_t segment_bytes(const struct shm_geometry *geometry)
+{
+	return offsets_of(geometry).end;
+}
+
+static bool geometry_is_sane(const struct shm_geometry *g)
+{
+	return g->entries >= 1 && g->entries <= 1u << 24 && g->buckets >= 1 &&
+	       g->buckets <= 1u << 24 && (g->buckets & (g->buckets - 1)) == 0 && g->peers >= 1 &&
+	       g->peers <= SHM_PEERS_MAX && g->blocks >= 1 && g->blocks <= 1u << 20 &&
+	       g->rings <= 1u << 16 && g->ring_bytes >= SHM_PAGE_BYTES &&
+	       g->ring_bytes <= 1ull << 32 && (g->ring_bytes & (g->ring_bytes - 1)) == 0;
+}
+
+static void place(struct segment *segment, unsigned char *base)
+{
+	struct offsets at = offsets_of(&segment->geometry);
+
+	segment->header = (struct shm_header *)base;
+	segment->peers = (struct shm_peer *)(base + at.peers);
+	segment->states = (shm_u64 *)(base + at.states);
+	segment->expires = (shm_u64 *)(base + at.expires);
+	segment->buckets = (shm_u64 *)(base + at.buckets);
+	segment->block_owners = (shm_u64 *)(base + at.block_owners);
+	segment->blocks = (struct shm_block *)(base + at.blocks);
+	segment->entries = (struct shm_entry *)(base + at.entries);
+	segment->ring_owners = (shm_u64 *)(base + at.ring_owners);
+	segment->rings = base + at.rings;
+	segment->bytes = at.end;
+}
+
+/* --------------------------------------------------- mappings of this process */
+
+static pthread_mutex_t mappings_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct segment *mappings;
+
+/* The child of a fork shares no private state with its parent: start afresh. */
+static void mappings_forget(void)
+{
+	pthread_mutex_init(&mappings_mutex, NULL);
+	mappings = NULL;
+}
+
+static void mappings_lock(void)
+{
+	pthread_mutex_lock(&mappings_mutex);
+}
+
+static void mappings_unlock(void)
+{
+	pthread_mutex_unlock(&mappings_mutex);
+}
+
+static void mappings_watch_fork(void)
+{
+	pthread_atfork(mappings_lock, mappings_unlock, mappings_forget);
+}
+
+static struct segment *mapping_find(const unsigned char uuid[SHM_UUID_BYTES])
+{
+	struct segment *segment;
+
+	for (segment = mappings; segment != NULL; segment = segment->next_mapping)
+		if (memcmp(segment->uuid, uuid, SHM_UUID_BYTES) == 0)
+			return segment;
+	return NULL;
+}
+
+void segment_leave(struct segment *segment)
+{
+	struct segment **link;
+
+	if (segment == NULL)
+		return;
+	mappings_lock();
+	if (--segment->users > 0) {
+		mappings_unlock();
+		return;
+	}
+	for (link = &mappings; *link != NULL; link = &(*link)->next_mapping)
+		if (*link == segment) {
+			*link = segment->next_mapping;
+			break;
+		}
+	mappings_unlock();
+	munmap(segment->header, segment->bytes);
+	free(segment);
+}
+
+/* Map @fd, whose header has been validated, and enter it into the table. */
+static int map(int fd, const struct shm_header *header, const char *path,
+	       struct segment **ret_segment)
+{
+	struct segment *segment = calloc(1, sizeof(*segment));
+	void *base;
+
+	if (segment == NULL)
+		return -ENOMEM;
+	base = mmap(NULL, header->segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED) {
+		free(segment);
+		return -errno;
+	}
+	segment->geometry = header->geometry;
+	segment->number = header->number;
+	segment->max_age_ns = header->max_age_ns;
+	segment->window_bytes = header->window_bytes;
+	memcpy(segment->uuid, header->uuid, SHM_UUID_BYTES);
+	snprintf(segment->dir, sizeof(segment->dir), "%.*s", (int)(strrchr(path, '/') - path), path);
+	place(segment, base);
+	segment->users = 1;
+	mappings_lock();
+	segment->next_mapping = mappings;
+	mappings = segment;
+	mappings_unlock();
+	*ret_segment = segment;
+	return 0;
+}
+
+/* ------------------------------------------------------------------- join */
+
+static void read_boot_id(char ret_id[40])
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t bytes = fd < 0 ? 0 : read(fd, ret_id, 36);
+
+	if (fd >= 0)
+		close(fd);
+	if (bytes != 36)
+		bytes = snprintf(ret_id, 40, "unknown");
+	ret_id[bytes] = '\0';
+}
+
+/*
+ * Open the segment that @record names and judge it by its header.
+ * 0; -ENOENT gone; -ESTALE useless (another boot, unfinished, damaged);
+ * -EPROTO another layout; other -errno.
+ */
+static int open_named(const struct lock_record *record, const char *boot_id, int *ret_fd,
+		      struct shm_header *ret_header)
+{
+	struct stat st;
+	int fd, ret = -ESTALE;
+
+	fd = open(record->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	/* By pread(): a truncated file is a short read here and SIGBUS in a mapping. */
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    pread(fd, ret_header, sizeof(*ret_header), 0) != (ssize_t)sizeof(*ret_header))
+		goto refuse;
+	if (atomic_load(&ret_header->magic) != SHM_MAGIC)
+		goto refuse;
+	if (ret_header->layout != SHM_LAYOUT || ret_header->struct_bytes != SHM_STRUCT_BYTES) {
+		ret = -EPROTO;
+		goto refuse;
+	}
+	if (memcmp(ret_header->uuid, record->uuid, SHM_UUID_BYTES) != 0 ||
+	    strncmp(ret_header->boot_id, boot_id, sizeof(ret_header->boot_id)) != 0 ||
+	    ret_header->number != record->number || !geometry_is_sane(&ret_header->geometry) ||
+	    ret_header->segment_bytes != segment_bytes(&ret_header->geometry) ||
+	    (uint64_t)st.st_size < ret_header->segment_bytes)
+		goto refuse;
+	*ret_fd = fd;
+	return 0;
+refuse:
+	close(fd);
+	return ret;
+}
+
+/* Why a segment with live peers cannot be joined; never replace it then. */
+static int refuse_to_replace(int reason, const struct lock_record *record)
+{
+	switch (reason) {
+	case -ENOENT:
+		return detail_set(-ENXIO,
+				  "other processes are attached to the segment %s, which does not "
+				  "exist here (a container with a /dev/shm of its own?); create the "
+				  "cache with a segment directory that all of them share",
+				  record->path);
+	case -EPROTO:
+		return detail_set(-EPROTO,
+				  "processes using another version of streamcache are attached to "
+				  "this cache; let them end first, or use another directory");
+	case -ESTALE:
+		return detail_set(-EUCLEAN,
+				  "the segment %s is damaged and processes are still attached to it; "
+				  "end them, then open the cache again",
+				  record->path);
+	default:
+		return detail_set(reason, "cannot open the segment %s that other processes use",
+				  record->path);
+	}
+}
+
+/* Reserve the pages now: a full tmpfs is -ENOSPC here and SIGBUS later. */
+static int reserve(int fd, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		uint64_t bytes = min_u64(to - from, FALLOCATE_SLICE_BYTES);
+		int error = posix_fallocate(fd, (off_t)from, (off_t)bytes);
+
+		if (error == EINTR)
+			continue;
+		if (error != 0)
+			return -error;
+		from += bytes;
+	}
+	return 0;
+}
+
+/* Reserve the core, then as many of the wanted rings as there is room for. */
+static int reserve_all(int fd, struct shm_geometry *geometry)
+{
+	struct offsets at = offsets_of(geometry);
+	uint32_t rings;
+	int ret = reserve(fd, 0, at.rings);
+
+	if (ret < 0)
+		return ret;
+	for (rings = 0; rings < geometry->rings; rings++)
+		if (reserve(fd, at.rings + geometry->ring_bytes * rings,
+			    at.rings + geometry->ring_bytes * (rings + 1)) < 0)
+			break;
+	/* With fewer rings nothing moves but the end, which only gets nearer. */
+	geometry->rings = rings;
+	at = offsets_of(geometry);
+	if (ftruncate(fd, (off_t)at.end) < 0)
+		return -errno;
+	return 0;
+}
+
+static int choose_path(int ctl_fd, const struct segment_wishes *wishes, struct lock_record *record)
+{
+	char text[UUID_TEXT_BYTES], here[400];
+	struct statfs fs;
+	const char *dir = wishes->segment_dir;
+
+	if (getrandom(record->uuid, SHM_UUID_BYTES, 0) != SHM_UUID_BYTES)
+		return -EIO;
+	uuid_text(record->uuid, text);
+	if (dir == NULL) {
+		dir = "/dev/shm";
+		if (fstatfs(ctl_fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC) {
+			snprintf(here, sizeof(here), "%s/ctl", wishes->dir);
+			dir = here;
+		}
+	}
+	if (snprintf(record->path, sizeof(record->path), "%s/streamcache.%s", dir, text) >=
+	    (int)sizeof(record->path))
+		return detail_set(-ENAMETOOLONG, "the path of the segment directory is too long");
+	return 0;
+}
+
+static void fill_header(struct shm_header *header, const struct lock_record *record,
+			const struct shm_geometry *geometry, const struct segment_wishes *wishes)
+{
+	memset(header, 0, sizeof(*header));
+	header->layout = SHM_LAYOUT;
+	header->struct_bytes = SHM_STRUCT_BYTES;
+	header->segment_bytes = segment_bytes(geometry);
+	header->number = record->number;
+	memcpy(header->uuid, record->uuid, SHM_UUID_BYTES);
+	header->geometry = *geometry;
+	header->max_age_ns = record->max_age_ns;
+	header->window_bytes = record->window_bytes;
+	header->mode = wishes->mode;
+	memcpy(header->boot_id, record->boot_id, sizeof(header->boot_id));
+	snprintf(header->dir, sizeof(header->dir), "%s", wishes->dir);
+	/* Epochs start at 2 so that "two epochs ago" is never negative. */
+	shm_store_relaxed(&header->epoch, 2);
+	shm_store_relaxed(&header->next_sweep_ns, UINT64_MAX);
+}
+
+static int create_file(const struct lock_record *record, const struct segment_wishes *wishes,
+		       struct shm_header *ret_header, int *ret_fd)
+{
+	struct shm_geometry geometry = record->wanted;
+	uint64_t magic = SHM_MAGIC;
+	int fd, ret;
+
+	fd = open(record->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, wishes->mode);
+	if (fd < 0)
+		return detail_set(-errno, "cannot create the segment %s", record->path);
+	if (fchmod(fd, wishes->mode) < 0)
+		ret = -errno;
+	else
+		ret = reserve_all(fd, &geometry);
+	if (ret == 0) {
+		fill_header(ret_header, record, &geometry, wishes);
+		if (pwrite(fd, ret_header, sizeof(*ret_header), 0) != (ssize_t)sizeof(*ret_header) ||
+		    pwrite(fd, &magic, sizeof(magic), 0) != (ssize_t)sizeof(magic))
+			ret = -EIO;
+	}
+	if (ret < 0) {
+		unlink(record->path);
+		close(fd);
+		return detail_set(ret,
+				  "no room for the segment %s: it needs %llu KiB and %llu KiB a ring; "
+				  "choose another segment directory, or fewer entries, peers and "
+				  "readers",
+				  record->path, (unsigned long long)(offsets_of(&geometry).rings >> 10),
+				  (unsigned long long)(record->wanted.ring_bytes >> 10));
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static uint64_t settle(uint64_t asked, const struct lock_record *record, uint64_t recorded,
+		       uint64_t fallback)
+{
+	if (asked != SEGMENT_UNASKED)
+		return asked;
+	return record->number > 0 ? recorded : fallback;
+}
+
+/* What the creator asks for, else what the cache had before, else the default. */
+static void settle_options(struct lock_record *record, const struct segment_wishes *wishes)
+{
+	const struct segment_options *asked = &wishes->asked, *fallback = &wishes->fallback;
+	struct shm_geometry *g = &record->wanted;
+
+#define SETTLE(field, type, option) \
+	((field) = (type)settle(asked->option, record, (field), fallback->option))
+	SETTLE(g->entries, uint32_t, entries);
+	SETTLE(g->peers, uint32_t, peers);
+	SETTLE(g->blocks, uint32_t, blocks);
+	SETTLE(g->rings, uint32_t, rings);
+	SETTLE(g->ring_bytes, uint64_t, ring_bytes);
+	SETTLE(record->max_age_ns, uint64_t, max_age_ns);
+	SETTLE(record->window_bytes, uint64_t, window_bytes);
+#undef SETTLE
+	for (g->buckets = 16; g->buckets < g->entries; g->buckets *= 2)
+		;
+}
+
+/* Nobody is attached: whatever the record names is garbage, make a new segment. */
+static int create(int ctl_fd, int lock_fd, struct lock_record *record, const char *boot_id,
+		  const struct segment_wishes *wishes, struct shm_header *ret_header, int *ret_fd)
+{
+	int ret;
+
+	if (record->path[0] != '\0')
+		unlink(record->path);
+	settle_options(record, wishes);
+	record->number++;
+	snprintf(record->boot_id, sizeof(record->boot_id), "%s", boot_id);
+	ret = choose_path(ctl_fd, wishes, record);
+	if (ret < 0)
+		return ret;
+	/* The record first: if we die with the file half made, it says where it is. */
+	ret = lockfile_write_record(lock_fd, record);
+	if (ret < 0)
+		return detail_set(ret, "cannot write ctl/lock in the cache directory");
+	return create_file(record, wishes, ret_header, ret_fd);
+}
+
+int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
+		 struct segment **ret_segment)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct lock_record record = { .number = 0 };
+	struct shm_header header;
+	struct segment *mapped;
+	char boot_id[40];
+	int fd = -1, held, ret;
+
+	pthread_once(&once, mappings_watch_fork);
+	read_boot_id(boot_id);
+	ret = lockfile_read_record(lock_fd, &record);
+	if (ret == 0) {
+		ret = open_named(&record, boot_id, &fd, &header);
+		if (ret < 0) {
+			held = lockfile_segment_in_use(lock_fd, record.number);
+			if (held != 0)
+				return held < 0 ? held : refuse_to_replace(ret, &record);
+			if (ret != -ENOENT && ret != -ESTALE && ret != -EPROTO)
+				return detail_set(ret, "cannot open the segment %s", record.path);
+		}
+	}
+	if (ret < 0)
+		ret = create(ctl_fd, lock_fd, &record, boot_id, wishes, &header, &fd);
+	if (ret < 0)
+		return ret;
+	mappings_lock();
+	mapped = mapping_find(header.uuid);
+	if (mapped != NULL)
+		mapped->users++;
+	mappings_unlock();
+	if (mapped != NULL)
+		*ret_segment = mapped;
+	else
+		ret = map(fd, &header, record.path, ret_segment);
+	close(fd);
+	return ret;
+}

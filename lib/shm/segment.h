@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * segment - the one shared region: created, joined, mapped, checked.
+ *
+ * The segment is soft state. The lock file names it; whoever cannot use what
+ * it names makes a new one, unless somebody is attached to the old.
+ *
+ * Two opens of one cache in one process share one mapping, so that a thread
+ * can play a process in front of ThreadSanitizer, and so that a program that
+ * opens a cache twice does not pay twice.
+ */
+#ifndef SHM_SEGMENT_H
+#define SHM_SEGMENT_H
+
+#include "shm/layout.h"
+#include "shm/lockfile.h"
+
+/* Private: where things are, read once and validated. Constant after joining. */
+struct segment {
+	struct shm_header *header;
+	struct shm_peer *peers;
+	shm_u64 *states;
+	shm_u64 *expires;
+	shm_u64 *buckets;
+	shm_u64 *block_owners;
+	struct shm_block *blocks;
+	struct shm_entry *entries;
+	shm_u64 *ring_owners;
+	unsigned char *rings;
+	struct shm_geometry geometry;
+	uint64_t number;
+	uint64_t bytes;
+	uint64_t max_age_ns;
+	uint64_t window_bytes;
+	unsigned char uuid[SHM_UUID_BYTES];
+	char dir[512]; /* where the file is; for people */
+	/* of the process-wide table of mappings */
+	struct segment *next_mapping;
+	unsigned users;
+};
+
+#define SEGMENT_UNASKED (UINT64_MAX - 1) /* an option nobody gave */
+
+struct segment_options {
+	uint64_t entries, peers, blocks, rings, ring_bytes, max_age_ns, window_bytes;
+};
+
+/* What to make a segment of if there is none. */
+struct segment_wishes {
+	struct segment_options asked;	 /* each a value or SEGMENT_UNASKED */
+	struct segment_options fallback; /* used if the cache has none recorded either */
+	uint32_t mode;			 /* of the file */
+	const char *segment_dir; /* NULL: DIR/ctl on a tmpfs, else /dev/shm */
+	const char *dir;	 /* the cache directory, for people */
+};
+
+/*
+ * segment_join - map the segment that the lock file names, or a new one.
+ * The caller holds the gate. Returns 0 or what scache_open() documents.
+ * If we die inside: the record names whatever half-made file there is, and
+ * the next opener replaces it.
+ */
+int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
+		 struct segment **ret_segment);
+
+/* segment_leave - unmap when the last open of this process leaves. */
+void segment_leave(struct segment *segment);
+
+/* segment_bytes - the size of a segment of @geometry. */
+uint64_t segment_bytes(const struct shm_geometry *geometry);
+
+/* segment_ring - the bytes of ring @index. */
+static inline unsigned char *segment_ring(const struct segment *segment, uint32_t index)
+{
+	return segment->rings + segment->geometry.ring_bytes * index;
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/blob.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/step.h"
+
+void blob_path(const struct store *store, struct entry_name name, struct key_hash hash,
+	       char ret_path[BLOB_PATH_BYTES])
+{
+	snprintf(ret_path, BLOB_PATH_BYTES, "%02x/%016" PRIx64 "%016" PRIx64 ".%s.%" PRIu32 ".%" PRIu32,
+		 (unsigned)(hash.high >> 56), hash.high, hash.low, store->uuid, name.idx, name.gen);
+}
+
+bool blob_parse(const char *file_name, struct blob_id *ret_id)
+{
+	struct blob_id id;
+	char hash[33];
+	int end = 0;
+
+	if (sscanf(file_name, "%32[0-9a-f].%32[0-9a-f].%" SCNu32 ".%" SCNu32 "%n", hash, id.uuid,
+		   &id.name.idx, &id.name.gen, &end) != 4 ||
+	    file_name[end] != '\0' || strlen(hash) != 32 || strlen(id.uuid) != 32)
+		return false;
+	*ret_id = id;
+	return true;
+}
+
+int blob_create(const struct store *store, struct entry_name name, struct key_hash hash)
+{
+	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+	char path[BLOB_PATH_BYTES];
+	int fd;
+
+	blob_path(store, name, hash, path);
+	fd = openat(store->blobs_fd, path, flags, store->file_mode);
+	if (fd < 0 && errno == ENOENT) {
+		path[2] = '\0';
+		if (mkdirat(store->blobs_fd, path, store->dir_mode) == 0)
+			/* The umask must not take a group's share away. */
+			(void)!fchmodat(store->blobs_fd, path, store->dir_mode, 0);
+		path[2] = '/';
+		fd = openat(store->blobs_fd, path, flags, store->file_mode);
+	}
+	if (fd < 0)
+		return -errno;
+	/* STEP blob-created: an empty file. Die here: removed when the entry is swept. */
+	STEP("blob-created");
+	if (store->file_mode & 070 && fchmod(fd, store->file_mode) < 0) {
+		int ret = -errno;
+
+		close(fd);
+		unlinkat(store->blobs_fd, path, 0);
+		return ret;
+	}
+	return fd;
+}
+
+int blob_open(const struct store *store, struct entry_name name, struct key_hash hash)
+{
+	char path[BLOB_PATH_BYTES];
+	int fd;
+
+	blob_path(store, name, hash, path);
+	fd = openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+/* One write; a limit on file sizes is an error code and not a signal. */
+static ssize_t write_quietly(int fd, const void *data, size_t bytes, uint64_t offset)
+{
+	const struct timespec now = { .tv_nsec = 0 };
+	sigset_t xfsz, before;
+	ssize_t done;
+	int error;
+
+	sigemptyset(&xfsz);
+	sigaddset(&xfsz, SIGXFSZ);
+	pthread_sigmask(SIG_BLOCK, &xfsz, &before);
+	done = pwrite(fd, data, bytes, (off_t)offset);
+	error = errno;
+	/* The signal is sent to the thread, so what is pending now is ours. */
+	if (done < 0 && error == EFBIG && !sigismember(&before, SIGXFSZ))
+		while (sigtimedwait(&xfsz, NULL, &now) < 0 && errno == EINTR)
+			;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return done < 0 ? -error : done;
+}
+
+int blob_write(int fd, const void *data, size_t bytes, uint64_t offset)
+{
+	const unsigned char *at = data;
+
+	while (bytes > 0) {
+		ssize_t done = write_quietly(fd, at, bytes, offset);
+
+		if (done == -EINTR)
+			continue;
+		if (done < 0)
+			return (int)done;
+		if (done == 0)
+			return -EIO;
+		at += done;
+		offset += (uint64_t)done;
+		bytes -= (size_t)done;
+	}
+	return 0;
+}
+
+int blob_seal(const struct store *store, int fd)
+{
+	int ret = fchmod(fd, store->file_mode & 0440) < 0 ? -errno : 0;
+
+	/* After EINTR the descriptor is gone on Linux, and nothing is lost. */
+	if (close(fd) < 0 && errno != EINTR && ret == 0)
+		ret = -errno;
+	return ret;
+}
+
+ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset)
+{
+	ssize_t done;
+
+	do
+		done = pread(fd, ret_data, bytes, (off_t)offset);
+	while (done < 0 && errno == EINTR);
+	return done < 0 ? -errno : done;
+}
+
+/* Sealed files are read-only, also for their owner: allow writing, then empty it. */
+static void empty_file(const struct store *store, const char *path)
+{
+	int fd = openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0 && errno == EACCES) {
+		fd = openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0)
+			return;
+		(void)!fchmod(fd, store->file_mode);
+		close(fd);
+		fd = openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash)
+{
+	char path[BLOB_PATH_BYTES];
+
+	blob_path(store, name, hash, path);
+	empty_file(store, path);
+	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
+	STEP("blob-emptied");
+	unlinkat(store->blobs_fd, path, 0);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * blob - the data file behind an entry: DIR/blobs/<xx>/<name>.
+ *
+ *   name  <128-bit key hash>.<segment uuid>.<index>.<generation>
+ *   xx    the first two digits of the hash: 256 directories, made when needed
+ *
+ * The payload starts at offset 0. From the name alone a sweep can tell whether
+ * a file is anybody's; a name is never used twice. Files that grow are 0600,
+ * finished ones 0400 (0660 and 0440 in a cache shared by a group).
+ */
+#ifndef STORE_BLOB_H
+#define STORE_BLOB_H
+
+#include <sys/types.h>
+
+#include "store/store.h"
+
+#define BLOB_PATH_BYTES 112 /* "xx/" and a name, with its NUL */
+
+/* blob_path - below DIR/blobs. */
+void blob_path(const struct store *store, struct entry_name name, struct key_hash hash,
+	       char ret_path[BLOB_PATH_BYTES]);
+
+/* What a file name says. */
+struct blob_id {
+	char uuid[UUID_TEXT_BYTES];
+	struct entry_name name;
+};
+
+/* blob_parse - false if @file_name is not one of ours. */
+bool blob_parse(const char *file_name, struct blob_id *ret_id);
+
+/* blob_create - a new, empty file for an entry of ours. Descriptor or -errno. */
+int blob_create(const struct store *store, struct entry_name name, struct key_hash hash);
+
+/* blob_open - for reading. Descriptor, -ENOENT, -errno. */
+int blob_open(const struct store *store, struct entry_name name, struct key_hash hash);
+
+/*
+ * blob_write - all of @bytes at @offset, whatever signals say; SIGXFSZ does
+ * not reach the caller. Returns 0 or -errno (some bytes may then be written).
+ */
+int blob_write(int fd, const void *data, size_t bytes, uint64_t offset);
+
+/* blob_seal - no more writing: drop the w bits and close. 0 or -errno; closed anyway. */
+int blob_seal(const struct store *store, int fd);
+
+/* blob_read - up to @bytes at @offset. Count, 0 at the end of the file, -errno. */
+ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset);
+
+/*
+ * blob_remove - give the space back, then the name. Truncating first returns
+ * the space although some process may keep an idle descriptor open.
+ */
+void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash);
+
+#endif

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/sweep.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/detail.h"
+#include "index/index.h"
+#include "index/repair.h"
+#include "index/ring.h"
+#include "shm/epoch.h"
+
+#define SLICE_ENTRIES 8
+#define RETRY_NS NS_PER_SEC /* look again for what could not go yet */
+#define EVICT_SAMPLE 32
+
+/* ------------------------------------------------------------- one entry */
+
+static void take_apart(struct store *store, struct entry_name name, bool has_file)
+{
+	ring_release(store->segment, name);
+	if (has_file)
+		blob_remove(store, name, entry_hash(entry_at(store->segment, name.idx)));
+	entry_free(store->peer, name);
+}
+
+bool sweep_entry(struct store *store, struct entry_name name)
+{
+	struct segment *segment = store->segment;
+	shm_u64 *at = entry_state_word(segment, name.idx);
+	uint64_t word = shm_load(at);
+	struct cursor_survey survey;
+
+	if (state_gen(word) == name.gen && state_is_garbage(word)) {
+		if (index_unlink(store->peer, name) < 0)
+			return false;
+		/* ORDER door, seq_cst: HIDDEN was set before this scan. Pairs with cursor_attach(). */
+		cursor_survey(segment, name, &survey);
+		if (survey.count > 0)
+			return false;
+		entry_retire(segment, name, word);
+		word = shm_load(at);
+	}
+	if (state_gen(word) != name.gen || state_of(word) != ENTRY_RETIRED)
+		return false;
+	for (int i = 0; i < 2 && !entry_grace_is_over(word, epoch_now(segment)); i++)
+		epoch_advance(store->peer);
+	if (!entry_grace_is_over(word, epoch_now(segment)) ||
+	    !entry_take_for_sweep(store->peer, name, word))
+		return false;
+	take_apart(store, name, true);
+	return true;
+}
+
+void sweep_give_back(struct store *store, struct entry_name name, enum entry_state from,
+		     bool has_file)
+{
+	/* No grace: it was in no chain, so no walker can stand on it. */
+	if (entry_change(store->peer, name, from, ENTRY_SWEEPING, ENTRY_HIDDEN))
+		take_apart(store, name, has_file);
+}
+
+/* ----------------------------------------------------------------- slices */
+
+void sweep_note_expiry(struct store *store, uint64_t expires_ns)
+{
+	shm_lower(&store->segment->header->next_sweep_ns, expires_ns);
+}
+
+/* Hide a finished entry that is older than allowed. */
+static bool expire(struct store *store, struct entry_name name)
+{
+	if (!entry_hide(store->segment, name, ENTRY_SEALED))
+		return false;
+	peer_count(store->peer, STAT_EXPIRED, 1);
+	return true;
+}
+
+/* One pass over the dense arrays; removes up to @limit. Returns the number. */
+static uint32_t sweep_pass(struct store *store, uint32_t limit)
+{
+	struct segment *segment = store->segment;
+	uint64_t now_ns = clock_shared_ns(), next_ns = UINT64_MAX;
+	uint32_t idx, removed = 0;
+
+	/* Before looking: an expiry noted while we look must not be overwritten. */
+	shm_exchange(&segment->header->next_sweep_ns, UINT64_MAX);
+	for (idx = 0; idx < segment->geometry.entries && removed < limit; idx++) {
+		uint64_t word = shm_load(entry_state_word(segment, idx));
+		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
+		uint64_t expires_ns;
+
+		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word)) {
+			expires_ns = shm_load_relaxed(&segment->expires[idx]);
+			if (expires_ns > now_ns) {
+				next_ns = min_u64(next_ns, expires_ns);
+				continue;
+			}
+			expire(store, name);
+		} else if (!state_is_garbage(word) && state_of(word) != ENTRY_RETIRED) {
+			continue;
+		}
+		if (sweep_entry(store, name))
+			removed++;
+		else
+			next_ns = min_u64(next_ns, now_ns + RETRY_NS);
+	}
+	if (removed == limit)
+		next_ns = now_ns;
+	shm_lower(&segment->header->next_sweep_ns, next_ns);
+	return removed;
+}
+
+void sweep_slice(struct store *store)
+{
+	if (clock_shared_ns() >= shm_load_relaxed(&store->segment->header->next_sweep_ns))
+		sweep_pass(store, SLICE_ENTRIES);
+}
+
+/* Of a sample of finished entries that nobody reads, remove the oldest. */
+static bool evict_oldest(struct store *store)
+{
+	struct segment *segment = store->segment;
+	uint32_t count = segment->geometry.entries, start, i, looked = 0;
+	struct entry_name victim = { .idx = UINT32_MAX };
+	struct cursor_survey survey;
+	uint64_t oldest_ns = UINT64_MAX;
+
+	start = (uint32_t)(clock_shared_ns() >> 10);
+	for (i = 0; i < count && looked < EVICT_SAMPLE; i++) {
+		uint32_t idx = (start + i) % count;
+		uint64_t word = shm_load(entry_state_word(segment, idx)), ended_ns;
+		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
+
+		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word))
+			continue;
+		looked++;
+		ended_ns = shm_load_relaxed(&entry_at(segment, idx)->ended_ns);
+		if (ended_ns >= oldest_ns)
+			continue;
+		cursor_survey(segment, name, &survey);
+		if (survey.count > 0)
+			continue;
+		oldest_ns = ended_ns;
+		victim = name;
+	}
+	if (victim.idx == UINT32_MAX || !entry_hide(segment, victim, ENTRY_SEALED))
+		return false;
+	peer_count(store->peer, STAT_REMOVED, 1);
+	return sweep_entry(store, victim);
+}
+
+bool sweep_make_room(struct store *store)
+{
+	if (sweep_pass(store, SLICE_ENTRIES) > 0)
+		return true;
+	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, SLICE_ENTRIES) > 0)
+		return true;
+	return evict_oldest(store);
+}
+
+/* ------------------------------------------------------------ a full sweep */
+
+struct full_sweep {
+	struct store *store;
+	const struct scache_sweep_options *options;
+	struct scache_sweep_report *report;
+	bool dry_run;
+	bool strangers; /* peers of another segment live: spare their files */
+};
+
+static void tell(const struct full_sweep *sweep, const void *name, uint32_t name_bytes,
+		 const char *why, bool removed, uint64_t bytes)
+{
+	const struct scache_victim victim = { .name = name,
+					      .name_bytes = name_bytes,
+					      .why = why,
+					      .removed = removed,
+					      .bytes = bytes };
+
+	if (sweep->options != NULL && sweep->options->victim != NULL)
+		sweep->options->victim(sweep->options->arg, &victim);
+}
+
+static uint64_t expiry_of(const struct full_sweep *sweep, uint32_t idx)
+{
+	const struct segment *segment = sweep->store->segment;
+	uint64_t expires_ns = shm_load_relaxed(&segment->expires[idx]);
+	uint64_t max_age_ns = sweep->options != NULL ? sweep->options->max_age_ns : 0;
+	uint64_t ended_ns = shm_load_relaxed(&segment->entries[idx].ended_ns);
+
+	if (max_age_ns == 0 || max_age_ns == SCACHE_UNLIMITED)
+		return expires_ns;
+	if (max_age_ns == SCACHE_ZERO)
+		return 0;
+	return min_u64(expires_ns, ended_ns + max_age_ns);
+}
+
+static void sweep_old(struct full_sweep *sweep)
+{
+	struct segment *segment = sweep->store->segment;
+	uint64_t now_ns = clock_shared_ns();
+	unsigned char key[256];
+	uint32_t idx;
+
+	for (idx = 0; idx < segment->geometry.entries; idx++) {
+		uint64_t word = shm_load(entry_state_word(segment, idx)), bytes;
+		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
+		uint32_t key_bytes;
+
+		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word) ||
+		    expiry_of(sweep, idx) > now_ns)
+			continue;
+		key_bytes = entry_copy_key(entry_at(segment, idx), key);
+		bytes = shm_load_relaxed(&entry_at(segment, idx)->written);
+		if (!sweep->dry_run && !expire(sweep->store, name))
+			continue;
+		sweep->report->entries++;
+		sweep->report->entry_bytes += bytes;
+		tell(sweep, key, key_bytes, "expired", !sweep->dry_run, bytes);
+	}
+}
+
+static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, uint64_t bytes)
+{
+	struct full_sweep *sweep = arg;
+	struct segment *segment = sweep->store->segment;
+
+	if (id == NULL) {
+		sweep->report->unknown++;
+		tell(sweep, path, (uint32_t)strlen(path), "unknown", false, bytes);
+		return;
+	}
+	if (strcmp(id->uuid, sweep->store->uuid) != 0) {
+		if (sweep->strangers)
+			return;
+	} else if (id->name.idx < segment->geometry.entries) {
+		uint64_t word = shm_load(entry_state_word(segment, id->name.idx));
+
+		/* The state names the generation before the file is made, and after it is gone. */
+		if (state_gen(word) == id->name.gen && state_of(word) != ENTRY_FREE)
+			return;
+	}
+	if (!sweep->dry_run && unlinkat(sweep->store->blobs_fd, path, 0) < 0)
+		return;
+	sweep->report->orphans++;
+	sweep->report->orphan_bytes += bytes;
+	tell(sweep, path, (uint32_t)strlen(path), "orphan", !sweep->dry_run, bytes);
+}
+
+int sweep_files(const struct store *store,
+		void (*file)(void *arg, const char *path, const struct blob_id *id, uint64_t bytes),
+		void *arg)
+{
+	struct dirent *at;
+	char path[NAME_MAX + 8];
+	struct blob_id id;
+	struct stat st;
+	DIR *dir;
+	int fd;
+
+	for (unsigned fan = 0; fan < 256; fan++) {
+		snprintf(path, sizeof(path), "%02x", fan);
+		fd = openat(store->blobs_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		dir = fd < 0 ? NULL : fdopendir(fd);
+		if (dir == NULL) {
+			int ret = -errno;
+
+			if (fd >= 0)
+				close(fd);
+			return detail_set(ret, "cannot read blobs/%02x in the cache directory", fan);
+		}
+		while ((at = readdir(dir)) != NULL) {
+			if (strcmp(at->d_name, ".") == 0 || strcmp(at->d_name, "..") == 0)
+				continue;
+			snprintf(path, sizeof(path), "%02x/%s", fan, at->d_name);
+			if (fstatat(fd, at->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+				continue;
+			file(arg, path,
+			     S_ISREG(st.st_mode) && blob_parse(at->d_name, &id) ? &id : NULL,
+			     (uint64_t)st.st_blocks * 512);
+		}
+		closedir(dir);
+	}
+	return 0;
+}
+
+int sweep_all(struct store *store, const struct scache_sweep_options *options,
+	      struct scache_sweep_report *report)
+{
+	struct full_sweep sweep = { .store = store, .options = options, .report = report };
+
+	sweep.dry_run = options != NULL && options->flags & SCACHE_DRY_RUN;
+	if (!sweep.dry_run)
+		report->reaped = repair_reap_all(store->peer);
+	sweep_old(&sweep);
+	if (!sweep.dry_run)
+		sweep_pass(store, UINT32_MAX);
+	sweep.strangers = lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
+	return sweep_files(store, sweep_orphan, &sweep);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sweep - from "nobody can find it" to "the slot and the space are free".
+ *
+ *  hidden, ended --unlink--> no reader --> RETIRED --two epochs--> SWEEPING
+ *                 --ring, file--> FREE
+ *
+ * The only room that removes files. Whoever hides an entry, or leaves it as
+ * its last reader, tries at once; what cannot go yet is left for the next
+ * one, and a hint in the header says when a look is worth it. Any number of
+ * processes may sweep: each transition is a CAS, so one of them does it.
+ */
+#ifndef STORE_SWEEP_H
+#define STORE_SWEEP_H
+
+#include "store/blob.h"
+#include "streamcache.h"
+
+/* sweep_entry - as far as it goes. Returns true if the slot is free now. */
+bool sweep_entry(struct store *store, struct entry_name name);
+
+/* sweep_give_back - our own entry in state @from that nobody ever could reach. */
+void sweep_give_back(struct store *store, struct entry_name name, enum entry_state from,
+		     bool has_file);
+
+/* sweep_slice - if it is time: remove up to 8 expired or ended entries. */
+void sweep_slice(struct store *store);
+
+/* sweep_make_room - the table is full: true if at least one slot was freed. */
+bool sweep_make_room(struct store *store);
+
+/* sweep_note_expiry - an entry was finished that expires at @expires_ns. */
+void sweep_note_expiry(struct store *store, uint64_t expires_ns);
+
+/* sweep_all - everything scache_sweep() promises. 0 or -errno. */
+int sweep_all(struct store *store, const struct scache_sweep_options *options,
+	      struct scache_sweep_report *report);
+
+/* sweep_files - call @file for each file below DIR/blobs, parsed or (NULL) not ours. */
+int sweep_files(const struct store *store,
+		void (*file)(void *arg, const char *path, const struct blob_id *id, uint64_t bytes),
+		void *arg);
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pace - how far a writer may go, and waiting for those it must not leave behind.
+ *
+ * Nobody counts readers or keeps their maximum. The cursors are the truth;
+ * the writer surveys them when it would have to stop, and remembers the
+ * fastest one's cell, which is nearly always still the fastest.
+ *
+ * With a file the fastest reader sets the pace: the others find everything in
+ * the file. Without one it is the slowest: the ring is all there is.
+ */
+#include <errno.h>
+
+#include "base/clock.h"
+#include "index/repair.h"
+#include "shm/wait.h"
+#include "stream/stream.h"
+
+#define WAKE_QUANTUM_BYTES (256u << 10)
+#define DEADLOCK_PATIENCE_NS NS_PER_SEC
+
+bool pace_is_abandoned(struct scache_writer *writer)
+{
+	struct segment *segment = writer->store->segment;
+	struct cursor_survey survey;
+
+	if (writer->run_to_end || shm_load(&writer->entry->had_reader) == 0)
+		return false;
+	cursor_survey(segment, writer->name, &survey);
+	if (survey.count > 0)
+		return false;
+	/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
+	entry_hide(segment, writer->name, ENTRY_FILLING);
+	cursor_survey(segment, writer->name, &survey);
+	/* If somebody slipped in, we go on for them; newcomers start afresh. */
+	return survey.count == 0;
+}
+
+/* How many bytes the window allows; 0 = stop. Uses the pace as last seen. */
+static uint64_t window_room(const struct scache_writer *writer)
+{
+	uint64_t ahead = writer->written - min_u64(writer->pace, writer->written);
+
+	if (writer->window_bytes == UINT64_MAX)
+		return UINT64_MAX;
+	/* Lock step: whatever one call brings, once everything before has been read. */
+	if (writer->window_bytes == 0)
+		return ahead == 0 ? UINT64_MAX : 0;
+	return ahead < writer->window_bytes ? writer->window_bytes - ahead : 0;
+}
+
+/* How many bytes may go into the ring before something in it is lost to a reader. */
+static uint64_t ring_room(const struct scache_writer *writer, uint64_t slowest)
+{
+	uint64_t keep = writer->flushed;
+
+	if (writer->ring_only)
+		keep = max_u64(keep, min_u64(slowest, writer->written));
+	return writer->ring_bytes - (writer->written - keep);
+}
+
+/* The fastest reader's cell is asked first, everybody only if that does not help. */
+uint64_t pace_room(struct scache_writer *writer)
+{
+	struct segment *segment = writer->store->segment;
+	struct cursor_survey survey;
+	uint64_t bytes;
+
+	if (writer->ring_only) {
+		cursor_survey(segment, writer->name, &survey);
+		writer->pace = survey.count > 0 ? survey.fastest : 0;
+		bytes = ring_room(writer, survey.count > 0 ? survey.slowest : UINT64_MAX);
+		return min_u64(bytes, window_room(writer));
+	}
+	bytes = window_room(writer);
+	if (bytes == 0 && writer->pace_cell != CURSOR_NONE) {
+		const struct shm_cursor *cursor = cursor_at(segment, writer->pace_cell);
+		uint64_t position = shm_load((shm_u64 *)&cursor->position);
+
+		if (cursor_is_attached(segment, writer->pace_cell, writer->name))
+			writer->pace = position;
+		bytes = window_room(writer);
+	}
+	if (bytes == 0) {
+		cursor_survey(segment, writer->name, &survey);
+		writer->pace = survey.count > 0 ? survey.fastest : 0;
+		writer->pace_cell = survey.fastest_cell;
+		bytes = window_room(writer);
+	}
+	return bytes;
+}
+
+/* Where a reader has to get for the writer to be woken: not for every byte. */
+static uint64_t wanted_position(const struct scache_writer *writer)
+{
+	uint64_t window = writer->window_bytes;
+
+	if (writer->ring_only)
+		return writer->written - min_u64(writer->written, writer->ring_bytes - 1);
+	return writer->written - min_u64(writer->written, window) +
+	       min_u64(WAKE_QUANTUM_BYTES, window / 2);
+}
+
+/* Are we waiting for a reader that only this very thread could move? */
+static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
+{
+	struct cursor_survey survey;
+
+	if (writer->pair == NULL || clock_own_ns() - since_ns < (int64_t)DEADLOCK_PATIENCE_NS ||
+	    atomic_load_explicit(&writer->pair->reader_thread, memory_order_relaxed) !=
+		    thread_tag())
+		return false;
+	cursor_survey(writer->store->segment, writer->name, &survey);
+	return survey.count == 1;
+}
+
+int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns)
+{
+	struct shm_entry *entry = writer->entry;
+	struct peer *peer = writer->store->peer;
+	uint32_t event;
+
+	shm_store(&entry->need, wanted_position(writer));
+	/* ORDER event-bit, seq_cst: the bit before positions are read again. Pairs with advance(). */
+	event = wait_prepare(&entry->writer_event);
+	if (shm_load(&entry->attention) != 0 || pace_room(writer) > 0)
+		return 0;
+	if (clock_own_ns() >= deadline_ns)
+		return -ETIMEDOUT;
+	peer_count(peer, STAT_WAITS, 1);
+	if (wait_park(&entry->writer_event, event, deadline_ns) == 0)
+		return 0;
+	/* A tick: those who hold us back may be dead, or we may be them ourselves. */
+	repair_readers(peer, writer->name);
+	return is_deadlocked(writer, since_ns) ? -EDEADLK : 0;
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * streamcache - share large blobs between processes while they are produced.
+ *
+ * Ask for a key: exactly one caller among all threads of all processes becomes
+ * its writer, everybody (the writer's caller included) gets a reader that
+ * starts at byte 0 and sees the bytes as they appear. No daemon: any process
+ * may come, go or be killed, and the others carry on.
+ *
+ * Conventions of every call:
+ *  - Returns 0 or a count on success, -errno on failure; errno is not touched.
+ *    scache_strerror() names the code, scache_detail() says what to do.
+ *  - Outputs come last, are named ret_x, and are left alone on failure.
+ *  - Times are nanoseconds. A timeout_ns of 0 never waits (-EAGAIN),
+ *    SCACHE_FOREVER waits without limit, otherwise -ETIMEDOUT when it is over.
+ *  - A struct scache is shared by all threads; a reader or a writer belongs
+ *    to one thread at a time.
+ *  - Handles made before fork() answer -ECHILD in the child; closing them
+ *    there is safe and concerns the child only. Open the cache anew.
+ *  - Nothing here prints, exits, sets errno, changes a signal handler, or
+ *    lets SIGPIPE or SIGXFSZ reach the caller.
+ */
+#ifndef STREAMCACHE_H
+#define STREAMCACHE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SCACHE_API __attribute__((visibility("default")))
+
+#define SCACHE_KEY_BYTES_MAX 255       /* keys: 1 .. 255 bytes of any value */
+#define SCACHE_MESSAGE_BYTES_MAX 65536 /* a failed producer's last words */
+#define SCACHE_FOREVER (-1)            /* timeout_ns: no limit */
+#define SCACHE_BYPASS 1                /* scache_acquire(): produce for yourself */
+#define SCACHE_NOT_KEPT 1              /* scache_finish(): delivered, but not stored */
+
+/* In options 0 means "the default"; these say the two values beside it. */
+#define SCACHE_ZERO (UINT64_MAX - 1)  /* really 0: lock step; expires at once */
+#define SCACHE_UNLIMITED (UINT64_MAX) /* no window; never expires by age */
+
+struct scache;        /* an open cache: a directory and its shared segment */
+struct scache_reader; /* one stream of bytes out of an entry, from byte 0 */
+struct scache_writer; /* the right and the duty to produce an entry */
+
+/* ------------------------------------------------------------------ cache */
+
+/* flags of struct scache_options */
+#define SCACHE_OPEN_EXISTING 1u /* never create: -ENOENT if there is no cache */
+
+/*
+ * Start with `struct scache_options o = { .size = sizeof(o) };`: a 0 is the
+ * default. Everything up to max_age_ns is stored with the cache by whoever
+ * creates it; a joiner with other wishes gets the stored values.
+ */
+struct scache_options {
+	size_t size;           /* sizeof(struct scache_options) */
+	uint32_t flags;        /* SCACHE_OPEN_... */
+	uint32_t mode;         /* 0 = 0700; 0770 shares with the directory's group */
+	uint32_t entries;      /* slots for blobs, 16 .. 4194304; default 16384 */
+	uint32_t peers;        /* attached processes, 2 .. 16384; default 2048 */
+	uint32_t readers;      /* open readers, 64 .. 4194304; default 262144 */
+	uint32_t rings;        /* live windows, 1 .. 4096; default 16 */
+	uint64_t ring_bytes;   /* power of two, 64 KiB .. 1 GiB; default 2 MiB */
+	uint64_t window_bytes; /* writer ahead of its fastest reader;
+				  default: ring_bytes; SCACHE_ZERO = lock step */
+	uint64_t max_age_ns;   /* counted from completion; default 1 h */
+	const char *segment_dir; /* where the segment is created; NULL = DIR/ctl if
+				    that is a tmpfs, else /dev/shm */
+};
+
+/*
+ * scache_open - create or join the cache in directory @dir.
+ * @options: NULL for the defaults. @dir is created (0700) if only its last
+ * component is missing.
+ * Returns 0 or:
+ *  -EINVAL     impossible options
+ *  -ENOENT     no such cache and SCACHE_OPEN_EXISTING, or no parent directory
+ *  -ENOTDIR    @dir is not a directory
+ *  -EPERM      @dir belongs to another uid, or others could write to it
+ *  -EACCES     no permission
+ *  -ELOOP      a symbolic link stands where one of our files should be
+ *  -ENOLCK     the file system has no OFD locks
+ *  -EPROTO     attached processes use another version of the shared layout
+ *  -ENXIO      attached processes use a segment that is not reachable from
+ *              here (containers with a private /dev/shm: set segment_dir)
+ *  -EUSERS     all peer slots are in use
+ *  -ENOSPC     no room for the segment
+ *  -ETIMEDOUT  somebody holds the gate for more than five seconds
+ *  -EMFILE, -ENFILE, -ENOMEM
+ * Blocks: while another process creates or joins. Threads: any.
+ * If you die inside: the next opener starts over; nothing is left behind that
+ * it does not reuse or remove.
+ */
+SCACHE_API int scache_open(const char *dir, const struct scache_options *options,
+			   struct scache **ret_cache);
+
+/*
+ * scache_close - leave the cache. NULL is a no-op.
+ * Returns 0, or -EBUSY while streams are open (nothing is closed then).
+ * The cache itself lives on for others and for later.
+ */
+SCACHE_API int scache_close(struct scache *cache);
+
+/*
+ * scache_get_options - the options in force, no field 0 (SCACHE_ZERO,
+ * SCACHE_UNLIMITED as given). ret_options->size must be set by the caller;
+ * segment_dir lives as long as @cache.
+ */
+SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *ret_options);
+
+/* ------------------------------------------------------- find or create */
+
+/* flags of struct scache_acquire_options */
+#define SCACHE_RUN_TO_END 1u /* writer: go on although no reader is left */
+#define SCACHE_REFRESH 2u    /* a finished entry does not count; a growing one does */
+
+struct scache_acquire_options {
+	size_t size;           /* sizeof(struct scache_acquire_options) */
+	uint32_t flags;        /* SCACHE_RUN_TO_END, SCACHE_REFRESH */
+	uint32_t reserved;     /* 0 */
+	uint64_t max_age_ns;   /* an entry completed longer ago is a miss, and what
+				  is produced now expires after this; 0 = as stored */
+	uint64_t window_bytes; /* if this caller becomes the writer; 0 = as stored */
+};
+
+/*
+ * scache_acquire - find the entry of @key or create it.
+ * @key: @key_bytes bytes of any value; two keys are equal if all bytes are.
+ * @options: NULL for the defaults.
+ * @ret_reader: a reader at byte 0; may be NULL for a caller that only wants
+ *  to produce (if the entry exists it then gets neither).
+ * @ret_writer: the writer if this caller was elected, else NULL.
+ * Returns 0; SCACHE_BYPASS (both outputs NULL) if the cache cannot help and
+ * the caller should produce for itself; -EINVAL for an impossible key or
+ * option; -ENOMEM.
+ * Blocks: no (creates or opens at most one file). Threads: any.
+ * If you die inside: what was half made is undone by whoever meets it.
+ */
+SCACHE_API int scache_acquire(struct scache *cache, const void *key, size_t key_bytes,
+			      const struct scache_acquire_options *options,
+			      struct scache_reader **ret_reader,
+			      struct scache_writer **ret_writer);
+
+/*
+ * scache_lookup - as scache_acquire(), but never creates.
+ * Returns 0 with a reader (of a finished or a growing entry), or -ENOENT.
+ */
+SCACHE_API int scache_lookup(struct scache *cache, const void *key, size_t key_bytes,
+			     const struct scache_acquire_options *options,
+			     struct scache_reader **ret_reader);
+
+/*
+ * scache_remove - make the entry of @key unfindable now. Attached streams go
+ * on undisturbed; the space returns when the last of them has left.
+ * Returns 0 or -ENOENT. Blocks: no. Threads: any.
+ */
+SCACHE_API int scache_remove(struct scache *cache, const void *key, size_t key_bytes);
+
+/* ----------------------------------------------------------------- writer */
+
+/*
+ * scache_write - append @bytes bytes.
+ * Waits while the writer is a full window ahead of its fastest reader.
+ * A writer that nobody has attached to yet counts as having one at byte 0.
+ * Returns the bytes taken, which are less than @bytes only if the call ended
+ * early after some. If none could be taken: -EAGAIN, -ETIMEDOUT, or
+ *  -EDEADLK  the window is full and has been for a second, and the only
+ *            reader was last used by this very thread: read first
+ * and, for good (every later call returns the same):
+ *  -EPIPE    all readers have left (never with SCACHE_RUN_TO_END)
+ *  -EIO, ... the bytes can be kept neither in a file nor in a ring
+ * Blocks: for readers, and for the disk. Threads: one per writer.
+ * If you die inside: readers get every byte published so far, then -EOWNERDEAD.
+ */
+SCACHE_API ssize_t scache_write(struct scache_writer *writer, const void *data, size_t bytes,
+				int64_t timeout_ns);
+
+/*
+ * scache_writer_check - does anybody still listen? For producers that may be
+ * silent for long: finds readers that were killed, too.
+ * Returns 0, or -EPIPE (sticky, the entry has failed). Blocks: no.
+ */
+SCACHE_API int scache_writer_check(struct scache_writer *writer);
+
+/*
+ * scache_finish - the blob is complete: it becomes immutable and findable as
+ * a finished entry, its readers get end of file after its last byte.
+ * Returns 0; SCACHE_NOT_KEPT if its file could not be written: whoever was
+ * attached gets all of it, but later callers will miss; or the sticky error
+ * of the writer. Blocks: for the disk.
+ * If you die inside: either finished, or as in scache_write().
+ */
+SCACHE_API int scache_finish(struct scache_writer *writer);
+
+/*
+ * scache_abort - production failed. The key is free for another attempt
+ * before any reader learns of it; readers get the bytes written so far and
+ * then the error.
+ * @code: -errno is what scache_read() will return; a number > 0 is the
+ *  producer's own (an exit status): scache_read() returns -EREMOTEIO and
+ *  scache_wait() tells the number. 0 is -EINVAL.
+ * @message: for people, up to SCACHE_MESSAGE_BYTES_MAX bytes; may be NULL.
+ * Returns 0 or -EINVAL. Blocks: for the disk.
+ */
+SCACHE_API int scache_abort(struct scache_writer *writer, int code, const void *message,
+			    size_t message_bytes);
+
+/*
+ * scache_writer_close - give the handle back. Without scache_finish() before
+ * it this is scache_abort(-ECANCELED). NULL is a no-op. Returns 0.
+ */
+SCACHE_API int scache_writer_close(struct scache_writer *writer);
+
+/* ----------------------------------------------------------------- reader */
+
+/*
+ * scache_read - the next bytes, at most @bytes.
+ * Returns a count > 0; 0 at the end of a finished entry, and only there;
+ * -EAGAIN or -ETIMEDOUT if there was nothing yet; and, for good:
+ *  -EOWNERDEAD  the producer was killed; every byte it published was read
+ *  -EREMOTEIO   the producer failed with a code of its own, see scache_wait()
+ *  the -errno   the producer gave to scache_abort(); -ECANCELED if it just left
+ *  -EBADMSG     the blob's file was damaged by a stranger; the entry is gone
+ *  -ESTALE      this reader was stopped for so long that its entry was reused
+ * Blocks: for the producer. Threads: one per reader.
+ * If you die inside: nobody else notices.
+ */
+SCACHE_API ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes,
+			       int64_t timeout_ns);
+
+/*
+ * scache_size - bytes published so far.
+ * Returns 1 if that is the final size of a finished entry, 0 if it may grow
+ * or production failed; -ESTALE as in scache_read().
+ */
+SCACHE_API int scache_size(struct scache_reader *reader, uint64_t *ret_bytes);
+
+/* How production ended. */
+struct scache_result {
+	size_t size;            /* sizeof(struct scache_result), set by the caller */
+	int32_t code;           /* 0 finished; what scache_abort() was given; -EOWNERDEAD */
+	uint32_t message_bytes; /* of the message as kept, without a final NUL */
+	uint64_t bytes;         /* published */
+};
+
+/*
+ * scache_wait - wait until production has ended, without reading.
+ * Note that a writer whose window is full waits for readers in turn.
+ * Returns 0 with *ret_result, whether production succeeded or not; -EAGAIN,
+ * -ETIMEDOUT, -ESTALE.
+ */
+SCACHE_API int scache_wait(struct scache_reader *reader, int64_t timeout_ns,
+			   struct scache_result *ret_result);
+
+/*
+ * scache_message - copy the failed producer's message, NUL-terminated, cut
+ * to fit. Returns its full length (0: none), -EAGAIN while still producing.
+ */
+SCACHE_API ssize_t scache_message(struct scache_reader *reader, char *ret_text, size_t bytes);
+
+/* scache_reader_close - leave the entry. NULL is a no-op. Returns 0. */
+SCACHE_API int scache_reader_close(struct scache_reader *reader);
+
+/* ------------------------------------------------------------- inspection */
+
+enum scache_state {
+	SCACHE_FILLING = 1,  /* a writer appends */
+	SCACHE_FINISHED = 2, /* complete, immutable */
+	SCACHE_FAILED = 3,   /* kept only for the readers it still has */
+};
+
+/* flags of struct scache_entry_info */
+#define SCACHE_HIDDEN 1u         /* not findable; attached streams go on */
+#define SCACHE_WRITER_WAITS 2u   /* the window is full: waits for a reader */
+#define SCACHE_RING_ONLY 4u      /* no (or no complete) file: not retained */
+#define SCACHE_HAS_RING 8u       /* live window in shared memory */
+#define SCACHE_WRITER_DEAD 16u   /* its process is gone, repair is due */
+
+struct scache_entry_info {
+	size_t size;             /* sizeof(struct scache_entry_info) */
+	const void *key;         /* key_bytes bytes; valid during the callback, or
+				    as long as the reader */
+	uint32_t key_bytes;
+	uint32_t state;          /* enum scache_state */
+	uint32_t flags;
+	uint32_t readers;        /* attached now */
+	int64_t producer_pid;    /* as the producer sees itself; 0 if it has ended */
+	uint64_t bytes;          /* published */
+	uint64_t stored_bytes;   /* of these in the file */
+	uint64_t window_bytes;   /* SCACHE_ZERO, SCACHE_UNLIMITED or a size */
+	uint64_t age_ns;         /* since completion, or since creation if growing */
+	uint64_t expires_in_ns;  /* 0 expired; SCACHE_UNLIMITED never or not yet set */
+};
+
+/* scache_reader_info - the entry behind a reader. Returns 0 or -ESTALE. */
+SCACHE_API int scache_reader_info(struct scache_reader *reader,
+				  struct scache_entry_info *ret_info);
+
+/*
+ * scache_each - call @entry for each entry. The callback may use the cache
+ * and ends the walk with a value other than 0, which is then returned.
+ * What comes and goes during the walk may be shown or not.
+ */
+SCACHE_API int scache_each(struct scache *cache,
+			   int (*entry)(void *arg, const struct scache_entry_info *info), void *arg);
+
+/* Counters are sums over all processes since the segment was made. */
+struct scache_stats {
+	size_t size; /* sizeof(struct scache_stats), set by the caller */
+	/* now */
+	uint64_t entries, entries_filling, entries_finished, entries_failed, entries_hidden;
+	uint64_t entries_free;
+	uint64_t peers, readers, rings_in_use;
+	/* ever */
+	uint64_t hits;        /* attached to a finished entry */
+	uint64_t joins;       /* attached to a growing entry */
+	uint64_t misses;      /* nothing to attach to */
+	uint64_t productions; /* became the writer */
+	uint64_t finishes, failures, deaths; /* how productions ended; dead peers reaped */
+	uint64_t bypasses;
+	uint64_t bytes_produced, bytes_from_ring, bytes_from_file;
+	uint64_t reads_from_ring, reads_from_file;
+	uint64_t waits; /* a reader or a writer went to sleep */
+	uint64_t wakes; /* a system call was made to wake somebody */
+	uint64_t expired, removed, degraded; /* degraded: went on without its file */
+	/* geometry */
+	uint64_t max_entries, max_peers, max_readers, max_rings, ring_bytes, segment_bytes;
+};
+
+SCACHE_API int scache_stat(struct scache *cache, struct scache_stats *ret_stats);
+
+/*
+ * scache_check - verify the numbered invariants of the live segment without
+ * disturbing it. @finding (may be NULL) is told each violation.
+ * Returns the number of violations.
+ */
+SCACHE_API int scache_check(struct scache *cache, void (*finding)(void *arg, const char *text),
+			    void *arg);
+
+/* ----------------------------------------------------------------- upkeep */
+
+#define SCACHE_DRY_RUN 1u
+
+/* What a sweep or a destroy tells of each thing it removes or leaves. */
+struct scache_victim {
+	const char *name; /* the entry's key, or the file's path below DIR */
+	uint32_t name_bytes;
+	const char *why;  /* "expired", "orphan", "segment", "unknown", ... */
+	int removed;      /* 0: left where it is (unknown, or a dry run) */
+	uint64_t bytes;
+};
+
+struct scache_sweep_options {
+	size_t size;         /* sizeof(struct scache_sweep_options) */
+	uint32_t flags;      /* SCACHE_DRY_RUN */
+	uint32_t reserved;   /* 0 */
+	uint64_t max_age_ns; /* remove what is older; 0 = each entry's own limit */
+	void (*victim)(void *arg, const struct scache_victim *victim); /* or NULL */
+	void *arg;
+};
+
+struct scache_sweep_report {
+	size_t size; /* sizeof(struct scache_sweep_report), set by the caller */
+	uint64_t entries, entry_bytes;  /* expired and removed (or would be) */
+	uint64_t orphans, orphan_bytes; /* files that no entry owns */
+	uint64_t unknown;               /* files that are not ours: left */
+	uint64_t reaped;                /* dead peers cleaned up after */
+};
+
+/*
+ * scache_sweep - remove expired entries, what dead peers left, and files of
+ * ours that no entry owns. Open readers finish undisturbed. Any number of
+ * sweeps may run at once. Returns 0 or -errno.
+ */
+SCACHE_API int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,
+			    struct scache_sweep_report *ret_report);
+
+/*
+ * scache_destroy - remove the segment and all our files in @dir.
+ * Unknown files are reported and left. Only the flags, victim and arg fields
+ * of @options are used; it may be NULL.
+ * Returns 0; -EBUSY with attached processes (nothing is removed);
+ * -ENOTEMPTY if something unknown was left; -ENOENT; as scache_open().
+ */
+SCACHE_API int scache_destroy(const char *dir, const struct scache_sweep_options *options);
+
+/* ----------------------------------------------------------------- errors */
+
+/* scache_strerror - a short text for a negative return; never NULL. */
+SCACHE_API const char *scache_strerror(int error);
+
+/*
+ * scache_detail - what exactly went wrong in this thread's last failed
+ * scache_open(), scache_destroy() or scache_sweep(), and what to do about it;
+ * "" if there is nothing to add. Valid until the thread's next such call.
+ */
+SCACHE_API const char *scache_detail(void);
+
+/* scache_version - "MAJOR.MINOR.PATCH" of the library. */
+SCACHE_API const char *scache_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

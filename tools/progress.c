@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * progress - one line on a terminal for what takes longer than a second: how
+ * much, how fast, whom it waits for and why.
+ *
+ * Only if standard error is a terminal and standard output is not: the bytes
+ * would otherwise run through the line. CMD's own messages come from a thread
+ * of their own, so whoever writes to the terminal holds the lock and erases
+ * the line first; the next tick draws it again.
+ */
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define FIRST_NS NS_PER_S
+#define EVERY_NS (200 * NS_PER_MS)
+#define SILENT_NS NS_PER_S /* of the producer, before it is worth a word */
+#define RATE_NS NS_PER_S   /* the rate is that of about so long */
+#define LINE_BYTES 256
+
+void progress_begin(struct progress *progress, int out_fd)
+{
+	memset(progress, 0, sizeof(*progress));
+	pthread_mutex_init(&progress->lock, NULL);
+	progress->on = isatty(STDERR_FILENO) && !isatty(out_fd);
+	progress->start_ns = tool_now_ns();
+	progress->next_ns = progress->start_ns + FIRST_NS;
+	progress->rate_ns = progress->start_ns;
+	progress->heard_ns = progress->start_ns;
+}
+
+int64_t progress_timeout_ns(const struct progress *progress)
+{
+	return progress->on ? (int64_t)EVERY_NS : SCACHE_FOREVER;
+}
+
+/* Whom it waits for, and why. */
+static void describe(struct progress *progress, struct scache_reader *reader, uint64_t bytes,
+		     uint64_t now, char *ret_text, size_t text_bytes_max)
+{
+	struct scache_entry_info info = { .size = sizeof(info) };
+	char text[TEXT_SHORT];
+
+	*ret_text = '\0';
+	if (!reader || scache_reader_info(reader, &info))
+		return;
+	if (info.bytes != progress->published || bytes < info.bytes)
+		progress->heard_ns = now;
+	progress->published = info.bytes;
+	if (info.state == SCACHE_FINISHED)
+		snprintf(ret_text, text_bytes_max, " of %s, stored", text_bytes(info.bytes, text));
+	else if (info.state == SCACHE_FAILED)
+		snprintf(ret_text, text_bytes_max, ", production has failed");
+	else if (info.flags & SCACHE_WRITER_DEAD)
+		snprintf(ret_text, text_bytes_max, ", producer %" PRId64 " has died",
+			 info.producer_pid);
+	else if (now - progress->heard_ns >= SILENT_NS)
+		snprintf(ret_text, text_bytes_max,
+			 ", waiting for producer %" PRId64 ", silent for %s", info.producer_pid,
+			 text_ns(now - progress->heard_ns, text));
+	else if (info.flags & SCACHE_WRITER_WAITS)
+		snprintf(ret_text, text_bytes_max,
+			 ", producer %" PRId64 " waits for a faster reader", info.producer_pid);
+	else
+		snprintf(ret_text, text_bytes_max, ", live from producer %" PRId64,
+			 info.producer_pid);
+}
+
+static void erase(struct progress *progress)
+{
+	if (progress->shown)
+		tool_write(STDERR_FILENO, "\r\033[K", 4);
+	progress->shown = 0;
+}
+
+static void draw(struct progress *progress, const char *line)
+{
+	struct winsize size = { .ws_col = 0 };
+	int columns = 79;
+
+	/* a line that wraps cannot be erased */
+	if (!ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 1)
+		columns = size.ws_col - 1;
+	pthread_mutex_lock(&progress->lock);
+	erase(progress);
+	/* erasing would take the beginning of CMD's line along */
+	if (!progress->mid_line) {
+		dprintf(STDERR_FILENO, "%.*s", columns, line);
+		progress->shown = 1;
+	}
+	pthread_mutex_unlock(&progress->lock);
+}
+
+void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes)
+{
+	char line[LINE_BYTES], state[LINE_BYTES / 2], amount[TEXT_SHORT], rate[TEXT_SHORT];
+	uint64_t now;
+
+	if (!progress->on)
+		return;
+	now = tool_now_ns();
+	if (now < progress->next_ns)
+		return;
+	progress->next_ns = now + EVERY_NS;
+	if (now - progress->rate_ns >= RATE_NS) {
+		progress->rate = (double)(bytes - progress->rate_bytes) * (double)NS_PER_S /
+				 (double)(now - progress->rate_ns);
+		progress->rate_ns = now;
+		progress->rate_bytes = bytes;
+	}
+	describe(progress, reader, bytes, now, state, sizeof(state));
+	snprintf(line, sizeof(line), "streamcache: %s, %s/s%s", text_bytes(bytes, amount),
+		 text_bytes((uint64_t)progress->rate, rate), state);
+	draw(progress, line);
+}
+
+int progress_stderr(struct progress *progress, const void *data, size_t bytes)
+{
+	int rc;
+
+	pthread_mutex_lock(&progress->lock);
+	erase(progress);
+	rc = tool_write(STDERR_FILENO, data, bytes);
+	progress->mid_line = bytes && ((const char *)data)[bytes - 1] != '\n';
+	pthread_mutex_unlock(&progress->lock);
+	return rc;
+}
+
+void progress_end(struct progress *progress)
+{
+	pthread_mutex_lock(&progress->lock);
+	erase(progress);
+	progress->on = 0;
+	pthread_mutex_unlock(&progress->lock);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stream - a reader's bytes to standard output.
+ *
+ * Without a terminal to report to a read waits as long as it takes; with one
+ * it comes back often enough for the progress line.
+ */
+#include "tool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes)
+{
+	int64_t timeout_ns = progress_timeout_ns(progress);
+	char *buffer = malloc(TOOL_BUFFER_BYTES);
+	uint64_t bytes = 0;
+	ssize_t n = -ENOMEM;
+	int rc = 0;
+
+	while (buffer && !rc) {
+		n = scache_read(reader, buffer, TOOL_BUFFER_BYTES, timeout_ns);
+		if (n > 0) {
+			rc = tool_write(STDOUT_FILENO, buffer, (size_t)n);
+			bytes += (uint64_t)n;
+		} else if (n != -ETIMEDOUT && n != -EAGAIN) {
+			break;
+		}
+		progress_tick(progress, reader, bytes);
+	}
+	progress_end(progress);
+	free(buffer);
+	*ret_bytes = bytes;
+	if (rc) {
+		tool_error("standard output: %s", strerror(-rc));
+		return STREAM_OUTPUT_FAILED;
+	}
+	return (int)n;
+}
+
+int stream_code(struct scache_reader *reader)
+{
+	struct scache_result result = { .size = sizeof(result) };
+
+	if (scache_wait(reader, 0, &result) || result.code <= 0)
+		return 0;
+	return result.code;
+}
+
+void stream_print_message(struct scache_reader *reader)
+{
+	char *text = malloc(SCACHE_MESSAGE_BYTES_MAX + 1);
+	ssize_t n = text ? scache_message(reader, text, SCACHE_MESSAGE_BYTES_MAX + 1) : 0;
+
+	if (n > 0)
+		tool_write(STDERR_FILENO, text, (size_t)n);
+	free(text);
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tool - what the sub-commands of streamcache(1) share.
+ *
+ * The tool uses the library only through <streamcache.h>. Each sub-command is
+ * one file, cmd_<verb>.c, that exports one struct command; streamcache.c holds
+ * the table. A command parses its own options with tool_getopt(), which takes
+ * the common ones away, and returns the exit status.
+ *
+ *  text.c      sizes, durations and keys as people write and see them
+ *  common.c    options, messages, the cache directory, plain input and output
+ *  stream.c    a reader's bytes to standard output
+ *  progress.c  the line on a terminal
+ *  key.c       exec: what the default key is made of
+ *  holder.c    exec: the process that is elected and produces
+ *  run.c       exec: CMD itself, inside the holder
+ *  relay.c     exec: CMD's standard error, from the holder to its caller
+ */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include <getopt.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <streamcache.h>
+#include <sys/types.h>
+
+struct json_object;
+
+#define NS_PER_MS 1000000ull
+#define NS_PER_S 1000000000ull
+#define TOOL_BUFFER_BYTES (256u << 10)
+
+/* Exit statuses; the table in streamcache(1) is the promise. */
+enum tool_exit {
+	TOOL_OK = 0,
+	TOOL_NO = 1,         /* no such key, violations found, production failed */
+	TOOL_USAGE = 2,      /* exec says TOOL_UNUSABLE instead: 2 may be CMD's */
+	TOOL_LOST = 124,     /* the producer was lost in mid-stream */
+	TOOL_UNUSABLE = 125, /* the cache or standard output cannot be used */
+	TOOL_CANNOT_RUN = 126,
+	TOOL_NOT_FOUND = 127,
+};
+
+enum tool_option {
+	TOOL_OPT_CACHE = 256,
+	TOOL_OPT_SEGMENT_DIR,
+	TOOL_OPT_JSON,
+	TOOL_OPT_HEX,
+	TOOL_OPT_HELP,
+	TOOL_OPT_STOP, /* returned by tool_getopt(): leave with tool->status */
+	TOOL_OPT_OWN,  /* the first of the sub-command's */
+};
+
+#define TOOL_OPTIONS                                                                               \
+	{ "cache", required_argument, NULL, TOOL_OPT_CACHE },                                      \
+	{ "segment-dir", required_argument, NULL, TOOL_OPT_SEGMENT_DIR },                          \
+	{ "help", no_argument, NULL, TOOL_OPT_HELP }
+#define TOOL_OPTION_JSON { "json", no_argument, NULL, TOOL_OPT_JSON }
+#define TOOL_OPTION_HEX { "hex", no_argument, NULL, TOOL_OPT_HEX }
+#define TOOL_OPTION_END { NULL, 0, NULL, 0 }
+
+#define TOOL_HELP_COMMON                                                                           \
+	"  --cache=DIR        the cache's directory\n"                                             \
+	"  --segment-dir=DIR  where the shared segment is made\n"                                  \
+	"  --help             this text\n"
+#define TOOL_HELP_JSON "  --json             print JSON\n"
+#define TOOL_HELP_HEX "  --hex              each KEY is written in hexadecimal\n"
+
+struct tool {
+	const char *cache_dir;   /* --cache=DIR, else NULL */
+	const char *segment_dir; /* --segment-dir=DIR, else NULL */
+	int json;
+	int hex;
+	int closed[3]; /* descriptors 0, 1, 2 that were closed at start */
+	int status;    /* with TOOL_OPT_STOP */
+};
+
+struct command {
+	const char *name;
+	const char *arguments; /* for the usage line */
+	const char *summary;   /* one line, for the tool's --help */
+	const char *help;      /* the rest of its own --help */
+	int usage_status;      /* exit status of wrong usage */
+	int (*run)(struct tool *tool, int argc, char **argv);
+};
+
+extern const struct command cmd_exec, cmd_get, cmd_put, cmd_ls, cmd_stat, cmd_check, cmd_rm,
+	cmd_sweep, cmd_destroy;
+
+struct tool_key {
+	size_t bytes;
+	unsigned char data[SCACHE_KEY_BYTES_MAX];
+};
+
+/* ----------------------------------------------------------------- text.c */
+
+#define TEXT_SHORT 32                           /* a size or a duration */
+#define TEXT_KEY (4 * SCACHE_KEY_BYTES_MAX + 1) /* an escaped key */
+#define TEXT_HEX (2 * SCACHE_KEY_BYTES_MAX + 1)
+
+/* "0" and "unlimited" become SCACHE_ZERO and SCACHE_UNLIMITED; -EINVAL */
+int text_to_bytes(const char *text, uint64_t *ret_bytes);
+int text_to_ns(const char *text, uint64_t *ret_ns);
+int text_to_key(const char *hex, struct tool_key *ret_key);
+const char *text_bytes(uint64_t bytes, char ret_text[TEXT_SHORT]);
+const char *text_ns(uint64_t ns, char ret_text[TEXT_SHORT]);
+const char *text_hex(const void *data, size_t bytes, char *ret_text);
+/* At most four bytes of text for one of @key, and a final NUL; returns the length. */
+size_t text_key(const void *key, size_t bytes, int keep_controls, char *ret_text);
+struct json_object *text_json(const void *data, size_t bytes);
+struct json_object *text_json_limit(uint64_t value);
+
+struct json_object *victim_json(const struct scache_victim *victim);
+void victim_print_name(const struct scache_victim *victim); /* and a newline */
+
+/* --------------------------------------------------------------- common.c */
+
+void tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int tool_usage(const struct command *command, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+void tool_help(const struct command *command);
+int tool_getopt(struct tool *tool, const struct command *command, int argc, char **argv,
+		const struct option *options);
+/* Takes the KEY argument @text; prints and returns -EINVAL. */
+int tool_key(const struct tool *tool, const struct command *command, const char *text,
+	     struct tool_key *ret_key);
+/* -ENOENT if neither --cache nor the environment says where; free(*ret_dir). */
+int tool_dir(const struct tool *tool, int create, char **ret_dir);
+/* Prints why not, ending with @consequence (may be NULL), and returns -errno. */
+int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
+	      struct scache **ret_cache);
+void tool_cache_error(const char *dir, int error, const char *consequence);
+int tool_stdout_usable(const struct tool *tool);
+int tool_write(int fd, const void *data, size_t bytes); /* all of it, or -errno */
+ssize_t tool_read(int fd, void *ret_data, size_t bytes);
+int tool_print_json(const struct tool *tool, struct json_object *object);
+int tool_flush(const struct tool *tool, int status);
+uint64_t tool_now_ns(void);
+
+/* ------------------------------------------------------------- progress.c */
+
+struct progress {
+	pthread_mutex_t lock; /* one writer to the terminal at a time */
+	int on;
+	int shown;
+	int mid_line; /* the last thing on standard error was no whole line */
+	uint64_t start_ns, next_ns;
+	uint64_t rate_ns, rate_bytes; /* where the rate is measured from */
+	double rate;                  /* bytes per second */
+	uint64_t published, heard_ns; /* the producer's last sign of life */
+};
+
+void progress_begin(struct progress *progress, int out_fd);
+int64_t progress_timeout_ns(const struct progress *progress);
+void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes);
+int progress_stderr(struct progress *progress, const void *data, size_t bytes);
+void progress_end(struct progress *progress);
+
+/* --------------------------------------------------------------- stream.c */
+
+#define STREAM_OUTPUT_FAILED 1 /* said so already */
+
+/* Returns 0 at the end, STREAM_OUTPUT_FAILED, or what scache_read() said. */
+int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes);
+/* The producer's own code (> 0), else 0. */
+int stream_code(struct scache_reader *reader);
+void stream_print_message(struct scache_reader *reader);
+
+/* ------------------------------------------------------------------ key.c */
+
+struct key_sources {
+	char **argv;        /* CMD and its arguments */
+	const char *path;   /* as resolved by key_find_command() */
+	const char **names; /* --key-env */
+	int names_count;
+	const char **files; /* --key-file */
+	int files_count;
+	int spool_fd; /* standard input, or -1 */
+};
+
+/* Returns 0 with a path that has a slash (free it), or TOOL_NOT_FOUND,
+ * TOOL_CANNOT_RUN with a message. */
+int key_find_command(const char *name, char **ret_path);
+/* A copy of @fd in a file without a name; prints and returns -errno. */
+int key_spool(int fd, int *ret_fd);
+int key_default(const struct key_sources *sources, struct tool_key *ret_key);
+
+/* --------------------------------------------------------------- holder.c */
+
+enum holder_answer {
+	HOLDER_DIED = 'D',   /* nothing was heard of it */
+	HOLDER_WON = 'W',    /* waits for holder_attached() before it runs CMD */
+	HOLDER_LOST = 'L',   /* somebody else produces, or has */
+	HOLDER_BYPASS = 'B', /* the cache cannot help */
+};
+
+struct holder_request {
+	const struct tool *tool;
+	struct scache *cache; /* the caller's; of no use in the holder */
+	const struct tool_key *key;
+	struct scache_acquire_options acquire;
+	char **argv;
+	const char *path;
+	int spool_fd; /* CMD's standard input; -1: /dev/null */
+};
+
+struct holder {
+	pid_t pid;
+	int control_fd;
+	int stderr_fd; /* CMD's standard error arrives here */
+};
+
+/* Returns 0 with the answer, or -errno; release it with holder_forget(). */
+int holder_start(const struct holder_request *request, struct holder *ret_holder,
+		 enum holder_answer *ret_answer);
+void holder_attached(struct holder *holder);
+/* @reap: it is about to end by itself, wait for it. */
+void holder_forget(struct holder *holder, int reap);
+
+/* ------------------------------------------------------------------ run.c */
+
+/* Runs CMD into @writer and ends the entry. @term_fd: signalfd of SIGTERM. */
+void run_command(const struct holder_request *request, struct scache_writer *writer,
+		 int stderr_fd, int term_fd);
+/* Makes @fd standard input, from its start; -1: /dev/null. 0 or -errno. */
+int run_set_stdin(int fd);
+
+/* ---------------------------------------------------------------- relay.c */
+
+struct relay {
+	pthread_t thread;
+	int from_fd;       /* CMD's standard error, -1 after its end */
+	int to_fd;         /* the caller that started CMD, -1 when it has gone */
+	int ended_fd;      /* eventfd: CMD has ended */
+	size_t start, end; /* what waits to be sent, in buffer */
+	char *buffer;
+	uint64_t dropped;
+	char *tail; /* the last SCACHE_MESSAGE_BYTES_MAX bytes, a ring */
+	uint64_t tail_bytes;
+};
+
+/* Takes both descriptors. 0 or -errno. */
+int relay_start(struct relay *relay, int from_fd, int to_fd);
+/* CMD has ended: takes what is left in the pipe; free(*ret_tail). */
+void relay_stop(struct relay *relay, char **ret_tail, size_t *ret_bytes);
+void relay_finish(struct relay *relay);
+void relay_add(struct relay *relay, const char *data, size_t bytes);
+
+#endif
