@@ -54,8 +54,10 @@ struct scache_writer; /* the right and the duty to produce an entry */
 
 /*
  * Start with `struct scache_options o = { .size = sizeof(o) };`: a 0 is the
- * default. Everything up to max_age_ns is stored with the cache by whoever
- * creates it; a joiner with other wishes gets the stored values.
+ * default. From entries to max_age_ns the values are stored with the cache by
+ * whoever creates it; a joiner with other wishes gets the stored ones. The
+ * others concern this opener only: each member of a group that shares a cache
+ * says mode 0770.
  */
 struct scache_options {
 	size_t size;           /* sizeof(struct scache_options) */
@@ -89,6 +91,8 @@ struct scache_options {
  *  -ENXIO      attached processes use a segment that is not reachable from
  *              here (containers with a private /dev/shm: set segment_dir)
  *  -EUSERS     all peer slots are in use
+ *  -EUCLEAN    the segment or the lock file is damaged, and processes are
+ *              attached; if none are, both are simply made anew
  *  -ENOSPC     no room for the segment
  *  -ETIMEDOUT  somebody holds the gate for more than five seconds
  *  -EMFILE, -ENFILE, -ENOMEM
@@ -107,8 +111,8 @@ SCACHE_API int scache_open(const char *dir, const struct scache_options *options
 SCACHE_API int scache_close(struct scache *cache);
 
 /*
- * scache_get_options - the options in force, no field 0 (SCACHE_ZERO,
- * SCACHE_UNLIMITED as given). ret_options->size must be set by the caller;
+ * scache_get_options - the options in force: no number is 0 but flags (a
+ * stored 0 is shown as SCACHE_ZERO). ret_options->size must be set by the caller;
  * segment_dir lives as long as @cache.
  */
 SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *ret_options);
@@ -203,7 +207,8 @@ SCACHE_API int scache_finish(struct scache_writer *writer);
  * then the error.
  * @code: -errno is what scache_read() will return; a number > 0 is the
  *  producer's own (an exit status): scache_read() returns -EREMOTEIO and
- *  scache_wait() tells the number. 0 is -EINVAL.
+ *  scache_wait() tells the number. 0, and what these calls say themselves
+ *  (-EAGAIN, -ETIMEDOUT, -ESTALE, -ECHILD), are -EINVAL.
  * @message: for people, up to SCACHE_MESSAGE_BYTES_MAX bytes; may be NULL.
  * Returns 0 or -EINVAL. Blocks: for the disk.
  */

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/step.h"
+#include "base/thread.h"
 #include "index/index.h"
 #include "index/repair.h"
 #include "index/ring.h"
@@ -78,8 +79,7 @@ static void drop_broken(const struct request *rq, struct entry_name name, uint32
 {
 	struct store *store = rq->store;
 
-	if (!entry_hide(store->segment, name, ENTRY_SEALED))
-		entry_hide(store->segment, name, ENTRY_FILLING);
+	entry_hide_any(store->segment, name);
 	cursor_detach(store->peer, cell, name);
 	sweep_entry(store, name);
 }
@@ -128,6 +128,12 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 			cursor_detach(store->peer, rq->cell, name);
 		drop_stale(rq, name);
 		return rq->create ? ROUND_AGAIN : ROUND_MISS;
+	}
+	/* A dead producer's entry serves nobody who has not begun with it. */
+	if (state_of(state) == ENTRY_FILLING && repair_producer(store->peer, name)) {
+		if (attached)
+			cursor_detach(store->peer, rq->cell, name);
+		return ROUND_AGAIN;
 	}
 	if (!rq->want_reader)
 		return ROUND_DONE;
@@ -196,6 +202,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		entry_change(store->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN);
 		if (rq->want_reader)
 			cursor_detach(store->peer, rq->cell, name);
+		sweep_entry(store, name);
 		if (fd >= 0)
 			close(fd);
 		free(rq->writer);
@@ -353,6 +360,7 @@ int scache_acquire(struct scache *cache, const void *key, size_t key_bytes,
 		   const struct scache_acquire_options *options, struct scache_reader **ret_reader,
 		   struct scache_writer **ret_writer)
 {
+	KEEP_ERRNO;
 	struct request rq = { .create = true, .want_reader = ret_reader != NULL };
 	int ret;
 
@@ -373,6 +381,7 @@ int scache_acquire(struct scache *cache, const void *key, size_t key_bytes,
 int scache_lookup(struct scache *cache, const void *key, size_t key_bytes,
 		  const struct scache_acquire_options *options, struct scache_reader **ret_reader)
 {
+	KEEP_ERRNO;
 	struct request rq = { .create = false, .want_reader = true };
 	int ret;
 
@@ -392,6 +401,7 @@ int scache_lookup(struct scache *cache, const void *key, size_t key_bytes,
 
 int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 {
+	KEEP_ERRNO;
 	struct request rq = { .create = false };
 	struct store *store = &cache->store;
 	struct entry_name name;
@@ -406,9 +416,7 @@ int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 	epoch_leave(store->peer, pin);
 	if (ret <= 0)
 		return ret < 0 ? ret : -ENOENT;
-	/* It may be finished between the two tries; it never goes the other way. */
-	if (!entry_hide(store->segment, name, ENTRY_FILLING) &&
-	    !entry_hide(store->segment, name, ENTRY_SEALED))
+	if (!entry_hide_any(store->segment, name))
 		return -ENOENT;
 	peer_count(store->peer, STAT_REMOVED, 1);
 	sweep_entry(store, name);

@@ -6,6 +6,7 @@
 
 #include "api/cache.h"
 #include "base/detail.h"
+#include "base/thread.h"
 #include "index/ring.h"
 #include "index/verify.h"
 #include "store/sweep.h"
@@ -14,6 +15,7 @@
 int scache_each(struct scache *cache,
 		int (*entry)(void *arg, const struct scache_entry_info *info), void *arg)
 {
+	KEEP_ERRNO;
 	struct segment *segment = cache->peer.segment;
 	unsigned char key[256];
 	int ret = cache_check(cache);
@@ -69,6 +71,7 @@ static uint64_t sum(const struct segment *segment, enum shm_stat stat)
 
 int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 {
+	KEEP_ERRNO;
 	const struct segment *segment = cache->peer.segment;
 	const struct shm_geometry *g = &segment->geometry;
 	int ret = cache_check(cache);
@@ -111,6 +114,7 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 
 int scache_check(struct scache *cache, void (*finding)(void *arg, const char *text), void *arg)
 {
+	KEEP_ERRNO;
 	int ret = cache_check(cache);
 
 	return ret < 0 ? ret : verify_segment(&cache->peer, finding, arg);
@@ -119,6 +123,7 @@ int scache_check(struct scache *cache, void (*finding)(void *arg, const char *te
 int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,
 		 struct scache_sweep_report *ret_report)
 {
+	KEEP_ERRNO;
 	struct scache_sweep_report report = { .size = sizeof(report) };
 	int ret = cache_check(cache);
 

@@ -10,6 +10,8 @@
 
 #include "base/check.h"
 #include "base/detail.h"
+#include "base/quiet.h"
+#include "base/thread.h"
 #include "index/repair.h"
 #include "store/table.h"
 
@@ -107,9 +109,11 @@ static int join(struct scache *cache, struct cache_fds *fds, const struct segmen
 {
 	struct segment *segment;
 	int ret = segment_join(fds->ctl_fd, fds->lock_fd, wishes, &segment);
+	uint32_t seats;
 
 	if (ret < 0)
 		return ret;
+	seats = segment->geometry.peers;
 	ret = peer_attach(&cache->peer, segment, fds->lock_fd);
 	if (ret == -EUSERS) {
 		/* Every seat is taken: perhaps by the dead. Sit down on one of those. */
@@ -129,7 +133,7 @@ static int join(struct scache *cache, struct cache_fds *fds, const struct segmen
 				      : detail_set(ret,
 						   "all %u peer slots of the cache are in use by live "
 						   "processes; create it with more peers",
-						   segment->geometry.peers);
+						   seats);
 	}
 	fds->lock_fd = -1; /* the peer's now */
 	return 0;
@@ -165,6 +169,7 @@ static int open_cache(struct scache *cache, const char *dir, const struct scache
 		return ret;
 	absolute = realpath(dir, NULL);
 	wish(options, absolute != NULL ? absolute : dir, &wishes);
+	wishes.group = fds.group;
 	ret = lockfile_enter_gate(fds.lock_fd, GATE_TIMEOUT_NS);
 	if (ret == 0) {
 		int gate_fd = fds.lock_fd;
@@ -192,8 +197,10 @@ static int open_cache(struct scache *cache, const char *dir, const struct scache
 
 int scache_open(const char *dir, const struct scache_options *options, struct scache **ret_cache)
 {
+	KEEP_ERRNO;
 	struct scache_options own;
 	struct scache *cache;
+	struct quiet quiet;
 	int ret;
 
 	detail_clear();
@@ -206,12 +213,14 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 	if (cache == NULL)
 		return -ENOMEM;
 	cache->magic = MAGIC_CACHE;
-	/* Again if the cache is destroyed under our hands. */
+	quiet_begin(&quiet);
+	/* Again if the cache is being destroyed under our hands. */
 	for (int i = 0; i < OPEN_TRIES; i++) {
 		ret = open_cache(cache, dir, &own);
-		if (ret != -ESTALE)
+		if (ret != -ESTALE && (ret != -ENOENT || own.flags & SCACHE_OPEN_EXISTING))
 			break;
 	}
+	quiet_end(&quiet, ret == -EFBIG);
 	if (ret < 0) {
 		free(cache);
 		return ret;
@@ -226,6 +235,7 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 
 int scache_close(struct scache *cache)
 {
+	KEEP_ERRNO;
 	struct segment *segment;
 	bool forked;
 
@@ -233,12 +243,12 @@ int scache_close(struct scache *cache)
 		return 0;
 	SC_ASSERT(cache->magic == MAGIC_CACHE);
 	forked = peer_is_forked(&cache->peer);
-	if (!forked && atomic_load(&cache->open_streams) > 0)
+	if (atomic_load(&cache->open_streams) > 0)
 		return -EBUSY;
 	segment = cache->peer.segment;
 	cache->magic = MAGIC_DEAD;
 	if (forked) {
-		/* Seat, cursors and mapping are the parent's affair. */
+		/* Seat and cursors are the parent's affair. */
 		table_forget(&cache->store);
 		cursor_space_forget(&cache->cursors);
 		peer_forget(&cache->peer);
@@ -246,8 +256,8 @@ int scache_close(struct scache *cache)
 		table_destroy(&cache->store);
 		cursor_space_leave(&cache->cursors, &cache->peer);
 		peer_detach(&cache->peer);
-		segment_leave(segment);
 	}
+	segment_leave(segment);
 	close(cache->store.dir_fd);
 	close(cache->store.blobs_fd);
 	free(cache);
@@ -261,6 +271,7 @@ static uint64_t shown(uint64_t value)
 
 int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 {
+	KEEP_ERRNO;
 	const struct segment *segment = cache->peer.segment;
 	struct scache_options now = { .mode = cache->mode };
 	int ret = cache_check(cache);

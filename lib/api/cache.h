@@ -27,6 +27,7 @@ int cache_check(const struct scache *cache);
  */
 struct cache_fds {
 	int dir_fd, ctl_fd, blobs_fd, lock_fd;
+	gid_t group; /* of DIR, and so of everything in a group share */
 };
 int cache_open_directories(const char *dir, uint32_t mode, bool create, struct cache_fds *ret_fds);
 void cache_close_fds(struct cache_fds *fds);

@@ -14,6 +14,7 @@
 
 #include "api/cache.h"
 #include "base/detail.h"
+#include "base/thread.h"
 #include "store/sweep.h"
 
 struct destruction {
@@ -45,7 +46,7 @@ static void destroy_file(void *arg, const char *path, const struct blob_id *id, 
 	if (id == NULL) {
 		d->unknown++;
 		tell(d, shown, "unknown", false, bytes);
-	} else if (d->dry_run || unlinkat(d->store.blobs_fd, path, 0) == 0) {
+	} else if (d->dry_run || blob_remove_path(&d->store, path) == 0) {
 		tell(d, shown, "blob", !d->dry_run, bytes);
 	}
 }
@@ -97,8 +98,9 @@ static void remove_segment(const struct destruction *d, int lock_fd)
 	if (lockfile_read_record(lock_fd, &record) < 0 || lstat(record.path, &st) < 0 ||
 	    !S_ISREG(st.st_mode))
 		return;
-	if (d->dry_run || unlink(record.path) == 0)
-		tell(d, record.path, "segment", !d->dry_run, (uint64_t)st.st_blocks * 512);
+	if (!d->dry_run)
+		segment_remove_file(record.path);
+	tell(d, record.path, "segment", !d->dry_run, (uint64_t)st.st_blocks * 512);
 }
 
 static int destroy_all(struct destruction *d, const char *dir, struct cache_fds *fds)
@@ -128,6 +130,7 @@ static int destroy_all(struct destruction *d, const char *dir, struct cache_fds 
 
 int scache_destroy(const char *dir, const struct scache_sweep_options *options)
 {
+	KEEP_ERRNO;
 	struct destruction d = { .options = options };
 	struct cache_fds fds;
 	struct stat st;

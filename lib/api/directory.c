@@ -14,12 +14,12 @@
 #include "api/cache.h"
 #include "base/detail.h"
 
-static int judge(int fd, const char *what, uint32_t mode)
-{
-	struct stat st;
+#define NO_GROUP ((gid_t)-1) /* that of the directory itself */
 
-	if (fstat(fd, &st) < 0)
-		return -errno;
+static int judge(const struct stat *at, const char *what, uint32_t mode)
+{
+	const struct stat st = *at;
+
 	if (st.st_uid != geteuid() && !(mode & 070))
 		return detail_set(-EPERM,
 				  "%s belongs to uid %u and not to you (uid %u); use a directory of "
@@ -35,10 +35,28 @@ static int judge(int fd, const char *what, uint32_t mode)
 	return 0;
 }
 
+/*
+ * A group share that was asked for: its group enters, and owns what is made
+ * inside. Not only for a new directory: its maker may have died before this.
+ */
+static int share_with_group(int fd, const struct stat *st, const char *what, uint32_t mode,
+			    gid_t group)
+{
+	if (!(mode & 070) || st->st_uid != geteuid() ||
+	    (st->st_gid == group && (st->st_mode & 07777) == (mode | S_ISGID)))
+		return 0;
+	if ((st->st_gid != group && fchown(fd, (uid_t)-1, group) < 0) ||
+	    fchmod(fd, mode | S_ISGID) < 0)
+		return detail_set(-errno, "cannot set the mode of %s", what);
+	return 0;
+}
+
 /* Open directory @name below @at, made if need be, never through a symbolic link. */
-static int open_directory(int at, const char *name, const char *what, uint32_t mode, bool create)
+static int open_directory(int at, const char *name, const char *what, uint32_t mode, bool create,
+			  gid_t group)
 {
 	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | (at == AT_FDCWD ? 0 : O_NOFOLLOW);
+	struct stat st;
 	int fd, ret;
 
 	fd = openat(at, name, flags);
@@ -46,12 +64,6 @@ static int open_directory(int at, const char *name, const char *what, uint32_t m
 		if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 			return detail_set(-errno, "cannot create %s", what);
 		fd = openat(at, name, flags);
-		/* A group share: its group owns what is made inside, too. */
-		if (fd >= 0 && mode & 070 && fchmod(fd, (mode & 0777) | S_ISGID) < 0) {
-			ret = -errno;
-			close(fd);
-			return detail_set(ret, "cannot set the mode of %s", what);
-		}
 	}
 	if (fd < 0 && errno == ENOTDIR && at != AT_FDCWD)
 		return detail_set(-ELOOP, "%s is a symbolic link or a file; move it away", what);
@@ -61,7 +73,9 @@ static int open_directory(int at, const char *name, const char *what, uint32_t m
 				  : errno == ENOENT ? "%s does not exist"
 						    : "cannot open %s",
 				  what);
-	ret = judge(fd, what, mode);
+	ret = fstat(fd, &st) < 0 ? -errno : judge(&st, what, mode);
+	if (ret == 0)
+		ret = share_with_group(fd, &st, what, mode, group != NO_GROUP ? group : st.st_gid);
 	if (ret < 0) {
 		close(fd);
 		return ret;
@@ -71,8 +85,11 @@ static int open_directory(int at, const char *name, const char *what, uint32_t m
 
 void cache_close_fds(struct cache_fds *fds)
 {
-	int *all[] = { &fds->dir_fd, &fds->ctl_fd, &fds->blobs_fd, &fds->lock_fd };
+	int *all[] = { &fds->dir_fd, &fds->ctl_fd, &fds->blobs_fd };
 
+	if (fds->lock_fd >= 0)
+		lockfile_close(fds->lock_fd);
+	fds->lock_fd = -1;
 	for (unsigned i = 0; i < ARRAY_COUNT(all); i++)
 		if (*all[i] >= 0) {
 			close(*all[i]);
@@ -82,20 +99,24 @@ void cache_close_fds(struct cache_fds *fds)
 
 int cache_open_directories(const char *dir, uint32_t mode, bool create, struct cache_fds *ret_fds)
 {
-	struct cache_fds fds = { -1, -1, -1, -1 };
+	struct cache_fds fds = { -1, -1, -1, -1, 0 };
+	struct stat st;
 	int ret;
 
-	ret = fds.dir_fd = open_directory(AT_FDCWD, dir, dir, mode, create);
+	ret = fds.dir_fd = open_directory(AT_FDCWD, dir, dir, mode, create, NO_GROUP);
 	if (ret < 0)
 		return ret;
+	if (fstat(fds.dir_fd, &st) == 0)
+		fds.group = st.st_gid;
 	/* The lock file makes a directory a cache; ctl alone may be a beginning that died. */
 	ret = fds.ctl_fd = open_directory(fds.dir_fd, "ctl", "ctl in the cache directory", mode,
-					  create);
+					  create, fds.group);
 	if (ret >= 0)
 		ret = fds.lock_fd = lockfile_open(fds.ctl_fd, mode & 0666, create);
 	if (ret >= 0)
 		ret = fds.blobs_fd = open_directory(fds.dir_fd, "blobs",
-						    "blobs in the cache directory", mode, true);
+						    "blobs in the cache directory", mode, true,
+						    fds.group);
 	if (ret < 0) {
 		cache_close_fds(&fds);
 		if (ret == -ENOENT && !create)

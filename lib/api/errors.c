@@ -37,14 +37,15 @@ static const struct {
 
 const char *scache_strerror(int error)
 {
-	int code = error < 0 ? -error : error;
+	/* Unsigned, for INT_MIN has no opposite. */
+	unsigned code = error < 0 ? 0u - (unsigned)error : (unsigned)error;
 	const char *text;
 
 	for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
-		if (texts[i].code == code)
+		if ((unsigned)texts[i].code == code)
 			return texts[i].text;
 	/* Untranslated and without a buffer, so safe in any thread. */
-	text = strerrordesc_np(code);
+	text = strerrordesc_np((int)code);
 	return text != NULL ? text : "unknown error";
 }
 

@@ -13,7 +13,8 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define container_of(ptr, type, member) \
+	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define CACHE_LINE_BYTES 64
 #define ALIGNED(n) __attribute__((aligned(n)))
@@ -42,14 +43,6 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 static inline uint64_t round_up_u64(uint64_t value, uint64_t unit)
 {
 	return (value + unit - 1) / unit * unit;
-}
-
-/* An address that tells this thread from every other living one. */
-static inline uintptr_t thread_tag(void)
-{
-	static _Thread_local char tag;
-
-	return (uintptr_t)&tag;
 }
 
 #endif

@@ -176,6 +176,9 @@ void cursor_survey(const struct segment *segment, struct entry_name name,
 			if (shm_load(&cursor->name) != wanted)
 				continue;
 			position = shm_load(&cursor->position);
+			/* Still its own: a cell may have changed hands in between. */
+			if (shm_load(&cursor->name) != wanted)
+				continue;
 			if (s.count++ == 0 || position > s.fastest) {
 				s.fastest = position;
 				s.fastest_cell = block * SHM_BLOCK_CURSORS + i;
@@ -186,26 +189,14 @@ void cursor_survey(const struct segment *segment, struct entry_name name,
 	*ret_survey = s;
 }
 
-uint32_t cursor_owners_of(const struct segment *segment, struct entry_name name,
-			  uint32_t *ret_slots, uint32_t room)
+bool cursor_block_names(const struct segment *segment, uint32_t block, struct entry_name name)
 {
 	uint64_t wanted = name_word(name);
-	uint32_t block, i, found = 0;
 
-	for (block = 0; block < segment->geometry.blocks && found < room; block++) {
-		uint64_t owner = shm_load(&segment->block_owners[block]);
-
-		if (owner == 0)
-			continue;
-		for (i = 0; i < SHM_BLOCK_CURSORS; i++)
-			if (shm_load(&segment->blocks[block].cursors[i].name) == wanted)
-				break;
-		if (i == SHM_BLOCK_CURSORS)
-			continue;
-		if (found == 0 || ret_slots[found - 1] != NAME_INDEX(owner))
-			ret_slots[found++] = NAME_INDEX(owner);
-	}
-	return found;
+	for (uint32_t i = 0; i < SHM_BLOCK_CURSORS; i++)
+		if (shm_load(&segment->blocks[block].cursors[i].name) == wanted)
+			return true;
+	return false;
 }
 
 /* Tell the writer of what a dead reader read that there is one reader less. */

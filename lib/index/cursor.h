@@ -79,9 +79,8 @@ void cursor_survey(const struct segment *segment, struct entry_name name,
 /* cursor_is_attached - does @cell name the entry now? */
 bool cursor_is_attached(const struct segment *segment, uint32_t cell, struct entry_name name);
 
-/* cursor_owners_of - which peers read the entry: up to @room slots. Returns the number. */
-uint32_t cursor_owners_of(const struct segment *segment, struct entry_name name,
-			  uint32_t *ret_slots, uint32_t room);
+/* cursor_block_names - does any cursor of a block read the entry? */
+bool cursor_block_names(const struct segment *segment, uint32_t block, struct entry_name name);
 
 /* cursor_reap - clear and free all blocks of a dead peer. */
 void cursor_reap(struct peer *reaper, uint32_t slot);

@@ -103,6 +103,12 @@ bool entry_hide(struct segment *segment, struct entry_name name, enum entry_stat
 	return false;
 }
 
+bool entry_hide_any(struct segment *segment, struct entry_name name)
+{
+	/* In this order: it may be finished between the two, and never goes back. */
+	return entry_hide(segment, name, ENTRY_FILLING) || entry_hide(segment, name, ENTRY_SEALED);
+}
+
 bool entry_change(struct peer *peer, struct entry_name name, enum entry_state from,
 		  enum entry_state to, uint32_t flags)
 {

@@ -99,6 +99,18 @@ static inline bool state_is_findable(uint64_t word)
 	return (state == ENTRY_FILLING || state == ENTRY_SEALED) && !state_is_hidden(word);
 }
 
+/*
+ * FAILED because its producer died. In the word itself, for the reaper must
+ * not write anything else: one that was stopped would write into the slot's
+ * next life.
+ */
+#define ATTEMPT_DIED 0x3ffu
+
+static inline bool state_is_death(uint64_t word)
+{
+	return state_of(word) == ENTRY_FAILED && (state_low(word) & ATTEMPT_DIED) == ATTEMPT_DIED;
+}
+
 /* Production is over and nobody can find it: waits for its last reader. */
 static inline bool state_is_garbage(uint64_t word)
 {
@@ -144,6 +156,9 @@ void entry_start(struct peer *peer, struct entry_name name);
  * Returns true if this very call closed it.
  */
 bool entry_hide(struct segment *segment, struct entry_name name, enum entry_state state);
+
+/* entry_hide_any - the same for an entry that grows or has just been finished. */
+bool entry_hide_any(struct segment *segment, struct entry_name name);
 
 /*
  * entry_change - move our entry from one owned state to @state, keeping HIDDEN

@@ -1,34 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 #include "index/repair.h"
 
-#include <errno.h>
-
-#include "base/clock.h"
 #include "base/step.h"
 #include "shm/epoch.h"
 #include "shm/wait.h"
 
-/*
- * A dead producer's entry. The code before the state, so that whoever sees
- * FAILED sees the reason; then everybody who waits for it wakes.
- */
-static void fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
+#define READERS_LOOK 64 /* queries of the kernel at one tick of one writer */
+
+/* A dead producer's entry: failed and hidden in one word; then whoever waits wakes. */
+static bool fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
 {
 	struct shm_entry *entry = entry_at(peer->segment, idx);
 
-	shm_store_relaxed(&entry->code, (uint32_t)-EOWNERDEAD);
-	shm_store_relaxed(&entry->message_bytes, 0);
-	shm_store_relaxed(&entry->ended_ns, clock_shared_ns());
-	/* ORDER entry-ended, release: code before FAILED. Pairs with reader_ended(). */
 	if (!shm_cas(entry_state_word(peer->segment, idx), word,
 		     state_make(state_gen(word), ENTRY_FAILED, state_flags(word) | ENTRY_HIDDEN,
-				state_low(word))))
-		return;
+				state_low(word) | ATTEMPT_DIED)))
+		return false;
 	/* STEP reap-failed: the key is free, nobody told. Die here: waiters look at their tick. */
 	STEP("reap-failed");
-	shm_lower(&peer->segment->header->next_sweep_ns, 0);
 	peer_count(peer, STAT_FAILURES, 1);
 	peer_count(peer, STAT_WAKES, (uint64_t)wait_announce(&entry->readers_event));
+	return true;
 }
 
 static void reap_entry(struct peer *peer, uint32_t idx, uint64_t word)
@@ -41,7 +33,6 @@ static void reap_entry(struct peer *peer, uint32_t idx, uint64_t word)
 	}
 	/* CLAIMED was never linked; SWEEPING had been unlinked long before. */
 	entry_retire(peer->segment, name, word);
-	shm_lower(&peer->segment->header->next_sweep_ns, 0);
 }
 
 static void reap_entries(struct peer *peer, uint32_t slot)
@@ -75,6 +66,8 @@ static int reap_locked(struct peer *peer, uint32_t slot)
 		shm_store(&shared->pins[cell].word, 0);
 	cursor_reap(peer, slot);
 	reap_entries(peer, slot);
+	/* What it held may be swept now; and it may have died with the hint in its hands. */
+	shm_lower(&peer->segment->header->next_sweep_ns, 0);
 	/* STEP reap-done: nothing is tagged with the slot. Die here: done once more. */
 	STEP("reap-done");
 	shm_store(&shared->state, PEER_WORD(PEER_GEN(word) + 1, PEER_FREE));
@@ -103,6 +96,23 @@ int repair_if_dead(struct peer *peer, uint32_t slot)
 	return peer_is_dead(peer, slot) ? repair_reap(peer, slot) : 0;
 }
 
+bool repair_producer(struct peer *peer, struct entry_name name)
+{
+	struct segment *segment = peer->segment;
+	uint64_t word = shm_load(entry_state_word(segment, name.idx));
+	uint32_t slot = state_owner(word);
+
+	if (state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING ||
+	    !peer_is_dead(peer, slot))
+		return false;
+	if (repair_reap(peer, slot) > 0)
+		return true;
+	/* Somebody is at it, and may be stopped: that it is reaped at all is proof enough. */
+	return slot < segment->geometry.peers &&
+	       PEER_STATE(shm_load(&segment->peers[slot].state)) == PEER_REAPING &&
+	       fail_fill(peer, name.idx, word);
+}
+
 uint32_t repair_reap_some(struct peer *peer, uint32_t count)
 {
 	struct segment *segment = peer->segment;
@@ -126,12 +136,19 @@ uint32_t repair_reap_all(struct peer *peer)
 	return repair_reap_some(peer, peer->segment->geometry.peers);
 }
 
-uint32_t repair_readers(struct peer *peer, struct entry_name name)
+void repair_readers(struct peer *peer, struct entry_name name, uint32_t *hand)
 {
-	uint32_t slots[64], reaped = 0;
-	uint32_t count = cursor_owners_of(peer->segment, name, slots, ARRAY_COUNT(slots));
+	const struct segment *segment = peer->segment;
+	uint32_t count = segment->geometry.blocks, looked = 0, i;
 
-	for (uint32_t i = 0; i < count; i++)
-		reaped += (uint32_t)repair_if_dead(peer, slots[i]);
-	return reaped;
+	for (i = 0; i < count && looked < READERS_LOOK; i++) {
+		uint32_t block = (*hand + i) % count;
+		uint64_t owner = shm_load(&segment->block_owners[block]);
+
+		if (owner == 0 || !cursor_block_names(segment, block, name))
+			continue;
+		looked++;
+		repair_if_dead(peer, NAME_INDEX(owner));
+	}
+	*hand = (*hand + i) % count;
 }

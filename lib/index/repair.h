@@ -27,13 +27,19 @@ int repair_reap(struct peer *peer, uint32_t slot);
 /* repair_if_dead - the same, asking the kernel at most once a tick. */
 int repair_if_dead(struct peer *peer, uint32_t slot);
 
+/* repair_producer - fail the fill of a dead producer. True if it has ended thereby. */
+bool repair_producer(struct peer *peer, struct entry_name name);
+
 /* repair_reap_all - look at every slot in use. Returns the number reaped. */
 uint32_t repair_reap_all(struct peer *peer);
 
 /* repair_reap_some - look at up to @count slots in use, in turn. */
 uint32_t repair_reap_some(struct peer *peer, uint32_t count);
 
-/* repair_readers - reap dead readers of an entry. Returns the number reaped. */
-uint32_t repair_readers(struct peer *peer, struct entry_name name);
+/*
+ * repair_readers - reap dead readers of an entry: looks at up to 64 blocks of
+ * its cursors, from block *hand on, and leaves there where to go on.
+ */
+void repair_readers(struct peer *peer, struct entry_name name, uint32_t *hand);
 
 #endif

@@ -153,7 +153,7 @@ static bool check_chain(struct report *report, uint32_t bucket, char *text, size
 	uint32_t target = (uint32_t)head, steps = 0;
 
 	while (target != 0) {
-		uint64_t word;
+		uint64_t word, next;
 
 		if (target > segment->geometry.entries)
 			return say(text, bytes, "I5: bucket %u leads to entry %u, out of range",
@@ -165,7 +165,12 @@ static bool check_chain(struct report *report, uint32_t bucket, char *text, size
 		    state_of(word) == ENTRY_SWEEPING)
 			return say(text, bytes, "I5: bucket %u leads to entry %u, which is not in use",
 				   bucket, target - 1);
-		target = LINK_TARGET(shm_load(&entry_at(segment, target - 1)->next));
+		next = shm_load(&entry_at(segment, target - 1)->next);
+		if (LINK_OWN_GEN(next & ~LINK_MARK) != state_gen(word) ||
+		    (steps == 1 && (uint32_t)(head >> 32) != state_gen(word)))
+			return say(text, bytes, "I5: bucket %u leads to an earlier life of entry %u",
+				   bucket, target - 1);
+		target = LINK_TARGET(next);
 	}
 	return false;
 }

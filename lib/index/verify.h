@@ -7,7 +7,8 @@
  *  I3  CLAIMED, FILLING and SWEEPING entries name a peer whose slot is in use.
  *  I4  a findable SEALED entry is in the chain of its key's bucket, and no
  *      chain holds two findable entries of one key.
- *  I5  chains end, stay in range, and hold no FREE, CLAIMED or SWEEPING entry.
+ *  I5  chains end, stay in range, name the present life of each entry, and
+ *      hold no FREE, CLAIMED or SWEEPING one.
  *  I6  flushed <= written; with a file, floor <= flushed while FILLING, and
  *      a SEALED entry with a complete file is flushed whole.
  *  I7  a ring's owner word names an entry of that generation that is not FREE.

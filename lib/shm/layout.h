@@ -72,6 +72,7 @@ struct shm_header {
 	/* Hints. Wrong values cost time, never correctness. */
 	shm_u64 next_sweep_ns ALIGNED(CACHE_LINE_BYTES); /* nothing to sweep before */
 	shm_u64 reap_hand;				 /* where the last reaping stopped */
+	shm_u64 sweep_hand;				 /* and the last sweep */
 };
 
 /* What each peer counts for itself; sums over all slots are the statistics. */

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +19,80 @@
 #define FIRST_SLOT_BYTE 16
 #define GATE_POLL_NS (1 * NS_PER_MS)
 #define RECORD_BYTES_MAX 2048
+#define NUMBER_MAX (1ull << 40) /* segments of one cache; their bytes stay within off_t */
+
+/*
+ * The lock files this process has open. A fork child shares them, and with
+ * them the proof of its parent's life, so it closes them first thing: or a
+ * dead parent looks alive for as long as the child lives. It never unlocks
+ * them: that would be the parent's lock. The mutex keeps a fork from happening
+ * between an open and its entry here.
+ */
+static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
+static int *open_fds;
+static size_t open_count, open_room;
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&open_mutex);
+}
+
+static void after_fork_parent(void)
+{
+	pthread_mutex_unlock(&open_mutex);
+}
+
+static void after_fork_child(void)
+{
+	while (open_count > 0)
+		close(open_fds[--open_count]);
+	pthread_mutex_init(&open_mutex, NULL);
+}
+
+static void watch_fork(void)
+{
+	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+/* Open `lock` and note the descriptor. */
+static int open_noted(int ctl_fd, int flags, mode_t mode)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	int fd = -ENOMEM;
+
+	pthread_once(&once, watch_fork);
+	pthread_mutex_lock(&open_mutex);
+	if (open_count == open_room) {
+		size_t room = open_room == 0 ? 8 : open_room * 2;
+		int *fds = realloc(open_fds, room * sizeof(*fds));
+
+		if (fds != NULL) {
+			open_fds = fds;
+			open_room = room;
+		}
+	}
+	if (open_count < open_room) {
+		fd = openat(ctl_fd, "lock", flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, mode);
+		if (fd >= 0)
+			open_fds[open_count++] = fd;
+		else
+			fd = -errno;
+	}
+	pthread_mutex_unlock(&open_mutex);
+	return fd;
+}
+
+void lockfile_close(int fd)
+{
+	pthread_mutex_lock(&open_mutex);
+	for (size_t i = 0; i < open_count; i++)
+		if (open_fds[i] == fd) {
+			open_fds[i] = open_fds[--open_count];
+			close(fd);
+			break;
+		}
+	pthread_mutex_unlock(&open_mutex);
+}
 
 static off_t slot_byte(uint64_t number, uint32_t slot)
 {
@@ -78,23 +154,22 @@ int lockfile_open(int ctl_fd, mode_t mode, bool create)
 	struct stat st;
 	int fd, ret;
 
-	fd = openat(ctl_fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 && errno == ENOENT && create) {
-		fd = openat(ctl_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
-		/* The umask must not take a group's share away. */
-		if (fd >= 0 && fstat(fd, &st) == 0 && (st.st_mode & 0777) != mode)
-			(void)!fchmod(fd, mode);
-	}
+	fd = open_noted(ctl_fd, 0, 0);
+	if (fd == -ENOENT && create)
+		fd = open_noted(ctl_fd, O_CREAT, mode);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		close(fd);
+		lockfile_close(fd);
 		return detail_set(-EINVAL, "ctl/lock in the cache directory is not a regular file; "
 					   "move it away");
 	}
+	/* The umask must not take a group's share away, nor a death before this line. */
+	if (mode & 070 && st.st_uid == geteuid() && (st.st_mode & 0777) != mode)
+		(void)!fchmod(fd, mode);
 	ret = test_locks(ctl_fd, fd);
 	if (ret < 0) {
-		close(fd);
+		lockfile_close(fd);
 		return ret;
 	}
 	return fd;
@@ -180,6 +255,18 @@ static int uuid_parse(const char *text, unsigned char ret_uuid[SHM_UUID_BYTES])
 	"\nrings %" PRIu32 "\nring_bytes %" PRIu64 "\nmax_age_ns %" PRIu64      \
 	"\nwindow_bytes %" PRIu64 "\nsegment %s\nend\n"
 
+/* Nothing of this may lead anybody astray, whoever wrote it. */
+static bool record_is_sane(const struct lock_record *record)
+{
+	const struct shm_geometry *g = &record->wanted;
+
+	return record->number >= 1 && record->number < NUMBER_MAX && g->entries >= 1 &&
+	       g->entries <= 1u << 22 && g->peers >= 1 && g->peers <= SHM_PEERS_MAX &&
+	       g->blocks >= 1 && g->blocks <= 1u << 16 && g->rings <= 4096 &&
+	       g->ring_bytes >= SHM_PAGE_BYTES && g->ring_bytes <= 1ull << 30 &&
+	       (g->ring_bytes & (g->ring_bytes - 1)) == 0 && record->path[0] == '/';
+}
+
 int lockfile_read_record(int fd, struct lock_record *ret_record)
 {
 	struct lock_record record = { .number = 0 };
@@ -200,7 +287,7 @@ int lockfile_read_record(int fd, struct lock_record *ret_record)
 		   &record.window_bytes, record.path, end) != 12 ||
 	    strcmp(end, "end") != 0)
 		return -ENODATA;
-	if (uuid_parse(uuid, record.uuid) < 0)
+	if (uuid_parse(uuid, record.uuid) < 0 || !record_is_sane(&record))
 		return -ENODATA;
 	*ret_record = record;
 	return 0;

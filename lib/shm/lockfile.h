@@ -37,6 +37,9 @@ struct lock_record {
  */
 int lockfile_open(int ctl_fd, mode_t mode, bool create);
 
+/* lockfile_close - and with it all its locks. Does nothing to a descriptor the fork closed. */
+void lockfile_close(int fd);
+
 /*
  * lockfile_enter_gate - wait for byte 0, at most @timeout_ns. 0, -ETIMEDOUT,
  * -ENOLCK, -ESTALE (the file has been removed meanwhile: open it again).

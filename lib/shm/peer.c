@@ -10,42 +10,6 @@
 #include "base/step.h"
 #include "shm/wait.h"
 
-/* Peers of this process, for the fork handlers. */
-static pthread_mutex_t peers_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct peer *peers_of_process;
-
-static void before_fork(void)
-{
-	pthread_mutex_lock(&peers_mutex);
-}
-
-static void after_fork_parent(void)
-{
-	pthread_mutex_unlock(&peers_mutex);
-}
-
-/*
- * The child shares its parent's open file and with it the proof of the
- * parent's life: close it, or a dead parent looks alive as long as we live.
- * Never unlock it: that would be the parent's lock.
- */
-static void after_fork_child(void)
-{
-	struct peer *peer;
-
-	for (peer = peers_of_process; peer != NULL; peer = peer->next_in_process) {
-		close(peer->lock_fd);
-		peer->lock_fd = -1;
-	}
-	peers_of_process = NULL;
-	pthread_mutex_init(&peers_mutex, NULL);
-}
-
-static void watch_fork(void)
-{
-	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-}
-
 static int make_fork_mark(struct peer *peer)
 {
 	unsigned char *page = mmap(NULL, SHM_PAGE_BYTES, PROT_READ | PROT_WRITE,
@@ -97,11 +61,9 @@ static int claim_slot(struct segment *segment, int lock_fd, uint32_t i, uint32_t
 
 int peer_attach(struct peer *peer, struct segment *segment, int lock_fd)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	uint32_t count = segment->geometry.peers, start = (uint32_t)getpid() % count, i;
 	int ret;
 
-	pthread_once(&once, watch_fork);
 	ret = make_fork_mark(peer);
 	if (ret < 0)
 		return ret;
@@ -122,22 +84,7 @@ int peer_attach(struct peer *peer, struct segment *segment, int lock_fd)
 	/* Spread the processes over the table, so that their claims do not collide. */
 	atomic_init(&peer->claim_hint, (uint32_t)((uint64_t)peer->slot * segment->geometry.entries / count));
 	pthread_mutex_init(&peer->reap_mutex, NULL);
-	pthread_mutex_lock(&peers_mutex);
-	peer->next_in_process = peers_of_process;
-	peers_of_process = peer;
-	pthread_mutex_unlock(&peers_mutex);
 	return 0;
-}
-
-static void leave_process_list(struct peer *peer)
-{
-	struct peer **link;
-
-	for (link = &peers_of_process; *link != NULL; link = &(*link)->next_in_process)
-		if (*link == peer) {
-			*link = peer->next_in_process;
-			return;
-		}
 }
 
 void peer_detach(struct peer *peer)
@@ -145,24 +92,15 @@ void peer_detach(struct peer *peer)
 	shm_store(&peer->shared->state, PEER_WORD(peer->gen + 1, PEER_FREE));
 	/* STEP peer-free: the byte is still ours. Die here: the kernel lets it go. */
 	STEP("peer-free");
-	/* Under the mutex: a fork must not copy a descriptor that is just being closed. */
-	pthread_mutex_lock(&peers_mutex);
-	leave_process_list(peer);
-	close(peer->lock_fd);
-	peer->lock_fd = -1;
-	pthread_mutex_unlock(&peers_mutex);
+	lockfile_close(peer->lock_fd);
 	pthread_mutex_destroy(&peer->reap_mutex);
 	drop_fork_mark(peer);
 }
 
 void peer_forget(struct peer *peer)
 {
-	/* A raw clone() ran no fork handler: closing, unlike unlocking, is ours to do. */
-	if (peer->lock_fd >= 0) {
-		close(peer->lock_fd);
-		leave_process_list(peer);
-	}
-	peer->lock_fd = -1;
+	/* After fork() it is closed already; a raw clone() ran no handler. */
+	lockfile_close(peer->lock_fd);
 	drop_fork_mark(peer);
 }
 

@@ -30,14 +30,13 @@ struct peer {
 	struct shm_peer *shared; /* our slot */
 	uint32_t slot;
 	uint32_t gen;
-	int lock_fd; /* -1 in a fork child */
+	int lock_fd; /* of no use in a fork child */
 	_Atomic uint32_t pins_taken;
 	_Atomic uint32_t claim_hint; /* where a free entry was last found */
 	/* Locks of one open file do not exclude its own threads from each other. */
 	pthread_mutex_t reap_mutex;
 	/* Wiped by the kernel in a child of fork(), also of a raw clone(). */
 	const volatile unsigned char *not_forked;
-	struct peer *next_in_process;
 };
 
 /*

@@ -67,15 +67,15 @@ static void place(struct segment *segment, unsigned char *base)
 {
 	struct offsets at = offsets_of(&segment->geometry);
 
-	segment->header = (struct shm_header *)base;
-	segment->peers = (struct shm_peer *)(base + at.peers);
-	segment->states = (shm_u64 *)(base + at.states);
-	segment->expires = (shm_u64 *)(base + at.expires);
-	segment->buckets = (shm_u64 *)(base + at.buckets);
-	segment->block_owners = (shm_u64 *)(base + at.block_owners);
-	segment->blocks = (struct shm_block *)(base + at.blocks);
-	segment->entries = (struct shm_entry *)(base + at.entries);
-	segment->ring_owners = (shm_u64 *)(base + at.ring_owners);
+	segment->header = (void *)base;
+	segment->peers = (void *)(base + at.peers);
+	segment->states = (void *)(base + at.states);
+	segment->expires = (void *)(base + at.expires);
+	segment->buckets = (void *)(base + at.buckets);
+	segment->block_owners = (void *)(base + at.block_owners);
+	segment->blocks = (void *)(base + at.blocks);
+	segment->entries = (void *)(base + at.entries);
+	segment->ring_owners = (void *)(base + at.ring_owners);
 	segment->rings = base + at.rings;
 	segment->bytes = at.end;
 }
@@ -281,25 +281,36 @@ static int reserve_all(int fd, struct shm_geometry *geometry)
 	return 0;
 }
 
+static bool on_tmpfs(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+/* Where every joiner can find it, whatever its working directory. */
 static int choose_path(int ctl_fd, const struct segment_wishes *wishes, struct lock_record *record)
 {
-	char text[UUID_TEXT_BYTES], here[400];
-	struct statfs fs;
-	const char *dir = wishes->segment_dir;
+	char text[UUID_TEXT_BYTES], *here = NULL;
+	const char *dir = "/dev/shm";
+	int bytes;
 
 	if (getrandom(record->uuid, SHM_UUID_BYTES, 0) != SHM_UUID_BYTES)
 		return -EIO;
 	uuid_text(record->uuid, text);
-	if (dir == NULL) {
-		dir = "/dev/shm";
-		if (fstatfs(ctl_fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC) {
-			snprintf(here, sizeof(here), "%s/ctl", wishes->dir);
-			dir = here;
-		}
+	if (wishes->segment_dir != NULL) {
+		dir = here = realpath(wishes->segment_dir, NULL);
+		if (here == NULL)
+			return detail_set(-errno, "cannot use the segment directory %s",
+					  wishes->segment_dir);
 	}
-	if (snprintf(record->path, sizeof(record->path), "%s/streamcache.%s", dir, text) >=
-	    (int)sizeof(record->path))
-		return detail_set(-ENAMETOOLONG, "the path of the segment directory is too long");
+	bytes = snprintf(record->path, sizeof(record->path), "%s%s/streamcache.%s",
+			 here == NULL && on_tmpfs(ctl_fd) ? wishes->dir : dir,
+			 here == NULL && on_tmpfs(ctl_fd) ? "/ctl" : "", text);
+	free(here);
+	if (bytes >= (int)sizeof(record->path) || strchr(record->path, '\n') != NULL)
+		return detail_set(-ENAMETOOLONG, "the path of the segment directory is too long, "
+						 "or has a newline in it");
 	return 0;
 }
 
@@ -333,7 +344,9 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 	fd = open(record->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, wishes->mode);
 	if (fd < 0)
 		return detail_set(-errno, "cannot create the segment %s", record->path);
-	if (fchmod(fd, wishes->mode) < 0)
+	/* A group share is that of the directory's group, wherever the segment stands. */
+	if ((wishes->mode & 070 && fchown(fd, (uid_t)-1, wishes->group) < 0) ||
+	    fchmod(fd, wishes->mode) < 0)
 		ret = -errno;
 	else
 		ret = reserve_all(fd, &geometry);
@@ -385,6 +398,15 @@ static void settle_options(struct lock_record *record, const struct segment_wish
 		;
 }
 
+int segment_remove_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd >= 0)
+		close(fd);
+	return unlink(path) < 0 ? -errno : 0;
+}
+
 /* Nobody is attached: whatever the record names is garbage, make a new segment. */
 static int create(int ctl_fd, int lock_fd, struct lock_record *record, const char *boot_id,
 		  const struct segment_wishes *wishes, struct shm_header *ret_header, int *ret_fd)
@@ -392,7 +414,7 @@ static int create(int ctl_fd, int lock_fd, struct lock_record *record, const cha
 	int ret;
 
 	if (record->path[0] != '\0')
-		unlink(record->path);
+		segment_remove_file(record->path);
 	settle_options(record, wishes);
 	record->number++;
 	snprintf(record->boot_id, sizeof(record->boot_id), "%s", boot_id);
@@ -429,6 +451,9 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 				return detail_set(ret, "cannot open the segment %s", record.path);
 		}
 	}
+	if (ret == -ENODATA && lockfile_others_in_use(lock_fd, UINT32_MAX) != 0)
+		return detail_set(-EUCLEAN, "ctl/lock in the cache directory is damaged, and "
+					    "processes are attached; end them, then try again");
 	if (ret < 0)
 		ret = create(ctl_fd, lock_fd, &record, boot_id, wishes, &header, &fd);
 	if (ret < 0)

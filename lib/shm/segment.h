@@ -50,6 +50,7 @@ struct segment_wishes {
 	struct segment_options asked;	 /* each a value or SEGMENT_UNASKED */
 	struct segment_options fallback; /* used if the cache has none recorded either */
 	uint32_t mode;			 /* of the file */
+	gid_t group;			 /* of the file, if its mode has a group share */
 	const char *segment_dir; /* NULL: DIR/ctl on a tmpfs, else /dev/shm */
 	const char *dir;	 /* the cache directory, for people */
 };
@@ -65,6 +66,12 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 
 /* segment_leave - unmap when the last open of this process leaves. */
 void segment_leave(struct segment *segment);
+
+/*
+ * segment_remove_file - empty it, then remove its name: in a sticky directory
+ * a member of the group cannot do the second, and the memory counts. 0 or -errno.
+ */
+int segment_remove_file(const char *path);
 
 /* segment_bytes - the size of a segment of @geometry. */
 uint64_t segment_bytes(const struct shm_geometry *geometry);

@@ -4,11 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/quiet.h"
 #include "base/step.h"
 
 void blob_path(const struct store *store, struct entry_name name, struct key_hash hash,
@@ -75,22 +75,15 @@ int blob_open(const struct store *store, struct entry_name name, struct key_hash
 /* One write; a limit on file sizes is an error code and not a signal. */
 static ssize_t write_quietly(int fd, const void *data, size_t bytes, uint64_t offset)
 {
-	const struct timespec now = { .tv_nsec = 0 };
-	sigset_t xfsz, before;
+	struct quiet quiet;
 	ssize_t done;
-	int error;
 
-	sigemptyset(&xfsz);
-	sigaddset(&xfsz, SIGXFSZ);
-	pthread_sigmask(SIG_BLOCK, &xfsz, &before);
+	quiet_begin(&quiet);
 	done = pwrite(fd, data, bytes, (off_t)offset);
-	error = errno;
-	/* The signal is sent to the thread, so what is pending now is ours. */
-	if (done < 0 && error == EFBIG && !sigismember(&before, SIGXFSZ))
-		while (sigtimedwait(&xfsz, NULL, &now) < 0 && errno == EINTR)
-			;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return done < 0 ? -error : done;
+	if (done < 0)
+		done = -errno;
+	quiet_end(&quiet, done == -EFBIG);
+	return done;
 }
 
 int blob_write(int fd, const void *data, size_t bytes, uint64_t offset)
@@ -150,13 +143,18 @@ static void empty_file(const struct store *store, const char *path)
 		close(fd);
 }
 
+int blob_remove_path(const struct store *store, const char *path)
+{
+	empty_file(store, path);
+	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
+	STEP("blob-emptied");
+	return unlinkat(store->blobs_fd, path, 0) < 0 ? -errno : 0;
+}
+
 void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash)
 {
 	char path[BLOB_PATH_BYTES];
 
 	blob_path(store, name, hash, path);
-	empty_file(store, path);
-	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
-	STEP("blob-emptied");
-	unlinkat(store->blobs_fd, path, 0);
+	blob_remove_path(store, path);
 }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/detail.h"
+#include "base/step.h"
 #include "index/index.h"
 #include "index/repair.h"
 #include "index/ring.h"
@@ -29,19 +30,31 @@ static void take_apart(struct store *store, struct entry_name name, bool has_fil
 	entry_free(store->peer, name);
 }
 
-bool sweep_entry(struct store *store, struct entry_name name)
+/* Hidden and ended, but somebody may still read it: then not yet. */
+static bool has_readers(struct store *store, struct entry_name name)
+{
+	struct cursor_survey survey;
+	uint32_t hand = 0;
+
+	/* ORDER door, seq_cst: HIDDEN was set before this scan. Pairs with cursor_attach(). */
+	cursor_survey(store->segment, name, &survey);
+	if (survey.count == 0)
+		return false;
+	/* The dead among them read no more. */
+	repair_readers(store->peer, name, &hand);
+	cursor_survey(store->segment, name, &survey);
+	return survey.count > 0;
+}
+
+/* One entry as far as it goes: true if its slot is free now. */
+static bool collect(struct store *store, struct entry_name name)
 {
 	struct segment *segment = store->segment;
 	shm_u64 *at = entry_state_word(segment, name.idx);
 	uint64_t word = shm_load(at);
-	struct cursor_survey survey;
 
 	if (state_gen(word) == name.gen && state_is_garbage(word)) {
-		if (index_unlink(store->peer, name) < 0)
-			return false;
-		/* ORDER door, seq_cst: HIDDEN was set before this scan. Pairs with cursor_attach(). */
-		cursor_survey(segment, name, &survey);
-		if (survey.count > 0)
+		if (index_unlink(store->peer, name) < 0 || has_readers(store, name))
 			return false;
 		entry_retire(segment, name, word);
 		word = shm_load(at);
@@ -55,6 +68,18 @@ bool sweep_entry(struct store *store, struct entry_name name)
 		return false;
 	take_apart(store, name, true);
 	return true;
+}
+
+bool sweep_entry(struct store *store, struct entry_name name)
+{
+	uint64_t word;
+
+	if (collect(store, name))
+		return true;
+	word = shm_load(entry_state_word(store->segment, name.idx));
+	if (state_gen(word) == name.gen && (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED))
+		shm_lower(&store->segment->header->next_sweep_ns, clock_shared_ns() + RETRY_NS);
+	return false;
 }
 
 void sweep_give_back(struct store *store, struct entry_name name, enum entry_state from,
@@ -81,37 +106,55 @@ static bool expire(struct store *store, struct entry_name name)
 	return true;
 }
 
-/* One pass over the dense arrays; removes up to @limit. Returns the number. */
+/* Is there something to do about this entry? If not yet, when? */
+static bool is_due(const struct segment *segment, uint32_t idx, uint64_t word, uint64_t now_ns,
+		   uint64_t *next_ns)
+{
+	uint64_t expires_ns;
+
+	if (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED)
+		return true;
+	if (state_of(word) != ENTRY_SEALED)
+		return false;
+	expires_ns = shm_load_relaxed(&segment->expires[idx]);
+	if (expires_ns > now_ns)
+		*next_ns = min_u64(*next_ns, expires_ns);
+	return expires_ns <= now_ns;
+}
+
+/*
+ * One pass over the dense arrays, from where the last one stopped; tries up
+ * to @limit entries. Returns the number of slots freed.
+ */
 static uint32_t sweep_pass(struct store *store, uint32_t limit)
 {
 	struct segment *segment = store->segment;
+	uint32_t count = segment->geometry.entries, tried = 0, removed = 0, i;
 	uint64_t now_ns = clock_shared_ns(), next_ns = UINT64_MAX;
-	uint32_t idx, removed = 0;
+	uint64_t hand = shm_load_relaxed(&segment->header->sweep_hand) % count;
 
 	/* Before looking: an expiry noted while we look must not be overwritten. */
 	shm_exchange(&segment->header->next_sweep_ns, UINT64_MAX);
-	for (idx = 0; idx < segment->geometry.entries && removed < limit; idx++) {
+	/* STEP sweep-hint-taken: nobody would look. Die here: our reaper sets it anew. */
+	STEP("sweep-hint-taken");
+	for (i = 0; i < count && tried < limit; i++) {
+		uint32_t idx = (uint32_t)((hand + i) % count);
 		uint64_t word = shm_load(entry_state_word(segment, idx));
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
-		uint64_t expires_ns;
 
-		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word)) {
-			expires_ns = shm_load_relaxed(&segment->expires[idx]);
-			if (expires_ns > now_ns) {
-				next_ns = min_u64(next_ns, expires_ns);
-				continue;
-			}
-			expire(store, name);
-		} else if (!state_is_garbage(word) && state_of(word) != ENTRY_RETIRED) {
+		if (!is_due(segment, idx, word, now_ns, &next_ns))
 			continue;
-		}
-		if (sweep_entry(store, name))
+		tried++;
+		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word))
+			expire(store, name);
+		if (collect(store, name))
 			removed++;
 		else
 			next_ns = min_u64(next_ns, now_ns + RETRY_NS);
 	}
-	if (removed == limit)
-		next_ns = now_ns;
+	if (i < count) /* there is more: at once if that helps, else in a while */
+		next_ns = min_u64(next_ns, removed > 0 ? now_ns : now_ns + RETRY_NS);
+	shm_store_relaxed(&segment->header->sweep_hand, (hand + i) % count);
 	shm_lower(&segment->header->next_sweep_ns, next_ns);
 	return removed;
 }
@@ -198,6 +241,8 @@ static uint64_t expiry_of(const struct full_sweep *sweep, uint32_t idx)
 		return expires_ns;
 	if (max_age_ns == SCACHE_ZERO)
 		return 0;
+	if (max_age_ns > UINT64_MAX - ended_ns)
+		return expires_ns;
 	return min_u64(expires_ns, ended_ns + max_age_ns);
 }
 
@@ -246,50 +291,68 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 		if (state_gen(word) == id->name.gen && state_of(word) != ENTRY_FREE)
 			return;
 	}
-	if (!sweep->dry_run && unlinkat(sweep->store->blobs_fd, path, 0) < 0)
+	if (!sweep->dry_run && blob_remove_path(sweep->store, path) < 0)
 		return;
 	sweep->report->orphans++;
 	sweep->report->orphan_bytes += bytes;
 	tell(sweep, path, (uint32_t)strlen(path), "orphan", !sweep->dry_run, bytes);
 }
 
-int sweep_files(const struct store *store,
-		void (*file)(void *arg, const char *path, const struct blob_id *id, uint64_t bytes),
-		void *arg)
+/* A fan-out directory is two hexadecimal digits. */
+static bool is_fan_out(const char *name)
 {
+	static const char digits[] = "0123456789abcdef";
+
+	return strlen(name) == 2 && strchr(digits, name[0]) != NULL &&
+	       strchr(digits, name[1]) != NULL;
+}
+
+typedef void file_fn(void *arg, const char *path, const struct blob_id *id, uint64_t bytes);
+
+/* The files of @at_fd's directory @name; "." is blobs/ itself, where none belongs. */
+static int sweep_directory(int at_fd, const char *name, file_fn *file, void *arg)
+{
+	bool top = strcmp(name, ".") == 0;
 	struct dirent *at;
 	char path[NAME_MAX + 8];
 	struct blob_id id;
 	struct stat st;
 	DIR *dir;
-	int fd;
+	int fd, ret;
 
-	for (unsigned fan = 0; fan < 256; fan++) {
-		snprintf(path, sizeof(path), "%02x", fan);
-		fd = openat(store->blobs_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-		if (fd < 0 && errno == ENOENT)
-			continue;
-		dir = fd < 0 ? NULL : fdopendir(fd);
-		if (dir == NULL) {
-			int ret = -errno;
-
-			if (fd >= 0)
-				close(fd);
-			return detail_set(ret, "cannot read blobs/%02x in the cache directory", fan);
-		}
-		while ((at = readdir(dir)) != NULL) {
-			if (strcmp(at->d_name, ".") == 0 || strcmp(at->d_name, "..") == 0)
-				continue;
-			snprintf(path, sizeof(path), "%02x/%s", fan, at->d_name);
-			if (fstatat(fd, at->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-				continue;
-			file(arg, path,
-			     S_ISREG(st.st_mode) && blob_parse(at->d_name, &id) ? &id : NULL,
-			     (uint64_t)st.st_blocks * 512);
-		}
-		closedir(dir);
+	fd = openat(at_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (dir == NULL) {
+		ret = -errno;
+		if (fd >= 0)
+			close(fd);
+		return ret == -ENOENT ? 0 : detail_set(ret, "cannot read blobs/%s in the cache "
+							    "directory", name);
 	}
+	while ((at = readdir(dir)) != NULL) {
+		if (strcmp(at->d_name, ".") == 0 || strcmp(at->d_name, "..") == 0 ||
+		    fstatat(fd, at->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    (top && S_ISDIR(st.st_mode) && is_fan_out(at->d_name)))
+			continue;
+		snprintf(path, sizeof(path), "%s%s%s", top ? "" : name, top ? "" : "/", at->d_name);
+		file(arg, path,
+		     !top && S_ISREG(st.st_mode) && blob_parse(at->d_name, &id) ? &id : NULL,
+		     (uint64_t)st.st_blocks * 512);
+	}
+	closedir(dir);
 	return 0;
+}
+
+int sweep_files(const struct store *store, file_fn *file, void *arg)
+{
+	int ret = sweep_directory(store->blobs_fd, ".", file, arg);
+	char name[4];
+
+	for (unsigned fan = 0; fan < 256 && ret == 0; fan++) {
+		snprintf(name, sizeof(name), "%02x", fan);
+		ret = sweep_directory(store->blobs_fd, name, file, arg);
+	}
+	return ret;
 }
 
 int sweep_all(struct store *store, const struct scache_sweep_options *options,

@@ -84,7 +84,8 @@ static void condemn(struct store *store, struct open_blob *blob)
 	pthread_mutex_lock(&store->table_mutex);
 	blob->next_condemned = store->condemned;
 	store->condemned = blob;
-	if (++store->condemned_count >= CONDEMNED_MAX) {
+	/* Not inside a read section of the program's own: it would wait for itself. */
+	if (++store->condemned_count >= CONDEMNED_MAX && !rcu_read_ongoing()) {
 		batch = store->condemned;
 		store->condemned = NULL;
 		store->condemned_count = 0;
@@ -174,44 +175,64 @@ static struct open_blob *lookup(struct store *store, struct entry_name name)
 	return blob;
 }
 
-int table_get(struct store *store, struct entry_name name, struct key_hash hash,
-	      struct open_blob **ret_blob)
+/* Open the file, with an idle descriptor less if the process has too many. */
+static int open_file(struct store *store, struct entry_name name, struct key_hash hash)
 {
-	struct open_blob *blob = lookup(store, name);
-	struct cds_lfht_node *node;
 	int fd;
 
-	if (blob != NULL) {
-		*ret_blob = blob;
-		return 0;
-	}
 	if (atomic_load(&store->table_count) >= store->table_room)
 		evict_one(store);
 	fd = blob_open(store, name, hash);
-	if (fd == -EMFILE) {
-		/* Our idle descriptors must not be the program's trouble. */
-		evict_one(store);
-		fd = blob_open(store, name, hash);
-	}
-	if (fd < 0)
+	if (fd != -EMFILE)
 		return fd;
-	blob = calloc(1, sizeof(*blob));
-	if (blob == NULL) {
-		close(fd);
-		return -ENOMEM;
+	evict_one(store);
+	return blob_open(store, name, hash);
+}
+
+static void discard(struct open_blob *blob)
+{
+	close(blob->fd);
+	free(blob);
+}
+
+int table_get(struct store *store, struct entry_name name, struct key_hash hash,
+	      struct open_blob **ret_blob)
+{
+	struct open_blob *blob, *mine = NULL;
+	struct cds_lfht_node *node;
+	int fd;
+
+	for (;;) {
+		blob = lookup(store, name);
+		if (blob != NULL)
+			break;
+		if (mine == NULL) {
+			fd = open_file(store, name, hash);
+			if (fd < 0)
+				return fd;
+			mine = calloc(1, sizeof(*mine));
+			if (mine == NULL) {
+				close(fd);
+				return -ENOMEM;
+			}
+			mine->name = name;
+			mine->fd = fd;
+			atomic_store(&mine->users, 2);
+		}
+		cds_lfht_node_init(&mine->node);
+		rcu_read_lock();
+		node = cds_lfht_add_unique(store->table, name_hash(name), name_matches, &mine->name,
+					   &mine->node);
+		rcu_read_unlock();
+		if (node == &mine->node) {
+			atomic_fetch_add(&store->table_count, 1);
+			*ret_blob = mine;
+			return 0;
+		}
+		/* Another thread was faster: use its one, unless that is going just now. */
 	}
-	cds_lfht_node_init(&blob->node);
-	blob->name = name;
-	blob->fd = fd;
-	atomic_init(&blob->users, 2);
-	rcu_read_lock();
-	node = cds_lfht_add_unique(store->table, name_hash(name), name_matches, &blob->name,
-				   &blob->node);
-	rcu_read_unlock();
-	if (node == &blob->node)
-		atomic_fetch_add(&store->table_count, 1);
-	else /* another thread was faster: ours stays out of the table */
-		atomic_fetch_sub(&blob->users, 1);
+	if (mine != NULL)
+		discard(mine);
 	*ret_blob = blob;
 	return 0;
 }

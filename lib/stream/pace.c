@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "index/repair.h"
 #include "shm/wait.h"
 #include "stream/stream.h"
@@ -19,12 +20,22 @@
 #define WAKE_QUANTUM_BYTES (256u << 10)
 #define DEADLOCK_PATIENCE_NS NS_PER_SEC
 
+void pace_look_after_readers(struct scache_writer *writer)
+{
+	repair_readers(writer->store->peer, writer->name, &writer->reap_hand);
+	/* Whoever died between leaving and saying so has left all the same. */
+	shm_store(&writer->entry->attention, 1);
+}
+
 bool pace_is_abandoned(struct scache_writer *writer)
 {
 	struct segment *segment = writer->store->segment;
 	struct cursor_survey survey;
 
-	if (writer->run_to_end || shm_load(&writer->entry->had_reader) == 0)
+	if (writer->run_to_end)
+		return false;
+	/* Nobody yet is not nobody any more, unless the door is closed already. */
+	if (shm_load(&writer->entry->had_reader) == 0 && !state_is_hidden(shm_load(writer->state)))
 		return false;
 	cursor_survey(segment, writer->name, &survey);
 	if (survey.count > 0)
@@ -43,10 +54,18 @@ static uint64_t window_room(const struct scache_writer *writer)
 
 	if (writer->window_bytes == UINT64_MAX)
 		return UINT64_MAX;
-	/* Lock step: whatever one call brings, once everything before has been read. */
+	/* Lock step: whatever one call brings, once everything before it has been read. */
 	if (writer->window_bytes == 0)
-		return ahead == 0 ? UINT64_MAX : 0;
+		return ahead == 0 || writer->mid_call ? UINT64_MAX : 0;
 	return ahead < writer->window_bytes ? writer->window_bytes - ahead : 0;
+}
+
+/* Nobody at all: as if there were one at the start, or, if told to go on, at the end. */
+static uint64_t pace_of(const struct scache_writer *writer, const struct cursor_survey *survey)
+{
+	if (survey->count > 0)
+		return min_u64(survey->fastest, writer->written);
+	return writer->run_to_end ? writer->written : 0;
 }
 
 /* How many bytes may go into the ring before something in it is lost to a reader. */
@@ -68,7 +87,7 @@ uint64_t pace_room(struct scache_writer *writer)
 
 	if (writer->ring_only) {
 		cursor_survey(segment, writer->name, &survey);
-		writer->pace = survey.count > 0 ? survey.fastest : 0;
+		writer->pace = pace_of(writer, &survey);
 		bytes = ring_room(writer, survey.count > 0 ? survey.slowest : UINT64_MAX);
 		return min_u64(bytes, window_room(writer));
 	}
@@ -77,13 +96,14 @@ uint64_t pace_room(struct scache_writer *writer)
 		const struct shm_cursor *cursor = cursor_at(segment, writer->pace_cell);
 		uint64_t position = shm_load((shm_u64 *)&cursor->position);
 
+		/* Looked at after the position: it was this reader's, then. */
 		if (cursor_is_attached(segment, writer->pace_cell, writer->name))
-			writer->pace = position;
+			writer->pace = min_u64(position, writer->written);
 		bytes = window_room(writer);
 	}
 	if (bytes == 0) {
 		cursor_survey(segment, writer->name, &survey);
-		writer->pace = survey.count > 0 ? survey.fastest : 0;
+		writer->pace = pace_of(writer, &survey);
 		writer->pace_cell = survey.fastest_cell;
 		bytes = window_room(writer);
 	}
@@ -131,6 +151,6 @@ int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_n
 	if (wait_park(&entry->writer_event, event, deadline_ns) == 0)
 		return 0;
 	/* A tick: those who hold us back may be dead, or we may be them ourselves. */
-	repair_readers(peer, writer->name);
+	pace_look_after_readers(writer);
 	return is_deadlocked(writer, since_ns) ? -EDEADLK : 0;
 }

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "index/repair.h"
 #include "shm/wait.h"
 #include "store/blob.h"
@@ -94,6 +95,7 @@ static void push_stats(struct scache_reader *reader)
 
 int scache_reader_close(struct scache_reader *reader)
 {
+	KEEP_ERRNO;
 	struct store *store;
 
 	if (reader == NULL)
@@ -101,6 +103,7 @@ int scache_reader_close(struct scache_reader *reader)
 	SC_ASSERT(reader->magic == MAGIC_READER);
 	store = reader->store;
 	reader->magic = MAGIC_DEAD;
+	atomic_fetch_sub(reader->open_streams, 1);
 	/* In a fork child cursor, descriptor and counters are the parent's. */
 	if (!peer_is_forked(store->peer)) {
 		push_stats(reader);
@@ -113,7 +116,6 @@ int scache_reader_close(struct scache_reader *reader)
 		/* The last one out of an entry that nobody can find puts out the light. */
 		if (state_is_garbage(shm_load(reader->state)))
 			sweep_entry(store, reader->name);
-		atomic_fetch_sub(reader->open_streams, 1);
 	}
 	pair_put(reader->pair);
 	free(reader);
@@ -137,7 +139,7 @@ static size_t copy_from_ring(struct scache_reader *reader, unsigned char *data, 
 		ring_copy_out(data + done, reader->ring + offset, part);
 		/* ORDER ring-floor, acquire: the bytes before floor. Pairs with put_in_ring(). */
 		shm_fence_acquire();
-		if (shm_load_relaxed(&reader->entry->floor) > at)
+		if (shm_load_acquire(&reader->entry->floor) > at)
 			break;
 		done += part;
 	}
@@ -151,8 +153,7 @@ static int blob_is_damaged(struct scache_reader *reader)
 
 	if (reader->blob != NULL)
 		table_drop(store, reader->blob);
-	if (!entry_hide(store->segment, reader->name, ENTRY_SEALED))
-		entry_hide(store->segment, reader->name, ENTRY_FILLING);
+	entry_hide_any(store->segment, reader->name);
 	return -EBADMSG;
 }
 
@@ -226,7 +227,9 @@ static int reader_ended(const struct scache_reader *reader, uint64_t state)
 	case ENTRY_SEALED:
 		return 0;
 	case ENTRY_FAILED:
-		/* ORDER entry-ended, acquire: state before code. Pairs with fail_fill(), end_with(). */
+		if (state_is_death(state))
+			return -EOWNERDEAD;
+		/* ORDER entry-ended, acquire: state before code. Pairs with end_with(). */
 		code = (int)shm_load_relaxed(&reader->entry->code);
 		return code > 0 ? -EREMOTEIO : code < 0 ? code : -EUCLEAN;
 	default:
@@ -258,15 +261,12 @@ static bool spin_for_news(struct scache_reader *reader, uint64_t from)
 static int wait_for_news(struct scache_reader *reader, uint64_t from, int64_t deadline_ns)
 {
 	struct peer *peer = reader->store->peer;
-	uint64_t state;
 	uint32_t event;
 
 	if (spin_for_news(reader, from))
 		return 0;
 	/* A producer that died before we came will not wake us. */
-	state = shm_load(reader->state);
-	if (state_of(state) == ENTRY_FILLING)
-		repair_if_dead(peer, state_owner(state));
+	repair_producer(peer, reader->name);
 	event = wait_prepare(&reader->entry->readers_event);
 	if (has_news(reader, from))
 		return 0;
@@ -293,6 +293,7 @@ static int check_handle(struct scache_reader *reader)
 
 ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, int64_t timeout_ns)
 {
+	KEEP_ERRNO;
 	int64_t deadline_ns = DEADLINE_NEVER;
 	bool waited = false;
 	int ret = check_handle(reader);
@@ -321,8 +322,12 @@ ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, 
 		ret = reader_ended(reader, state);
 		if (ret != -EAGAIN)
 			return reader->error = ret;
-		if (timeout_ns == 0)
+		/* Those who never sleep have no tick: they look here. */
+		if (timeout_ns == 0) {
+			if (repair_producer(reader->store->peer, reader->name))
+				continue;
 			return -EAGAIN;
+		}
 		if (!waited && timeout_ns > 0)
 			deadline_ns = deadline_after(timeout_ns);
 		waited = true;
@@ -334,6 +339,7 @@ ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, 
 
 int scache_size(struct scache_reader *reader, uint64_t *ret_bytes)
 {
+	KEEP_ERRNO;
 	int ret = check_handle(reader);
 	uint64_t state;
 
@@ -346,8 +352,18 @@ int scache_size(struct scache_reader *reader, uint64_t *ret_bytes)
 	return state_of(state) == ENTRY_SEALED;
 }
 
+/* A finished entry has no message, and a dead producer's is not to be trusted. */
+static uint32_t message_bytes_of(const struct scache_reader *reader, int ended)
+{
+	if (ended == 0 || ended == -EOWNERDEAD)
+		return 0;
+	return (uint32_t)min_u64(shm_load_relaxed(&reader->entry->message_bytes),
+				 SCACHE_MESSAGE_BYTES_MAX);
+}
+
 int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_result *ret_result)
 {
+	KEEP_ERRNO;
 	int64_t deadline_ns = timeout_ns == 0 ? 0 : deadline_after(timeout_ns);
 	struct scache_result result = { .code = 0 };
 	int ret = check_handle(reader);
@@ -367,9 +383,10 @@ int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_
 	}
 	if (ret == -ESTALE)
 		return ret;
-	if (ret < 0)
+	result.code = ret;
+	if (ret == -EREMOTEIO)
 		result.code = (int32_t)shm_load_relaxed(&reader->entry->code);
-	result.message_bytes = shm_load_relaxed(&reader->entry->message_bytes);
+	result.message_bytes = message_bytes_of(reader, ret);
 	result.bytes = shm_load_acquire(&reader->entry->written);
 	result.size = ret_result->size;
 	memcpy(ret_result, &result, min_u64(ret_result->size, sizeof(result)));
@@ -380,7 +397,7 @@ int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_
 static ssize_t copy_message(struct scache_reader *reader, char *text, size_t bytes)
 {
 	struct shm_entry *entry = reader->entry;
-	uint32_t key_bytes = shm_load_relaxed(&entry->key_bytes), at, i;
+	uint32_t key_bytes = shm_load_relaxed(&entry->key_bytes) & 255, at, i;
 	int ret;
 
 	if (shm_load_relaxed(&entry->flags) & ENTRY_FILE_MESSAGE) {
@@ -398,6 +415,7 @@ static ssize_t copy_message(struct scache_reader *reader, char *text, size_t byt
 
 ssize_t scache_message(struct scache_reader *reader, char *ret_text, size_t bytes)
 {
+	KEEP_ERRNO;
 	int ret = check_handle(reader);
 	uint64_t state;
 	uint32_t message_bytes;
@@ -409,7 +427,7 @@ ssize_t scache_message(struct scache_reader *reader, char *ret_text, size_t byte
 	ret = reader_ended(reader, state);
 	if (ret == -EAGAIN || ret == -ESTALE)
 		return ret;
-	message_bytes = ret == 0 ? 0 : shm_load_relaxed(&reader->entry->message_bytes);
+	message_bytes = message_bytes_of(reader, ret);
 	if (bytes == 0)
 		return message_bytes;
 	if (message_bytes > 0)
@@ -422,6 +440,7 @@ ssize_t scache_message(struct scache_reader *reader, char *ret_text, size_t byte
 
 int scache_reader_info(struct scache_reader *reader, struct scache_entry_info *ret_info)
 {
+	KEEP_ERRNO;
 	int ret = check_handle(reader);
 
 	if (ret == -ECHILD || ret == -ESTALE)

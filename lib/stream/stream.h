@@ -64,11 +64,14 @@ struct scache_writer {
 	uint64_t pace;		   /* as of the last survey */
 	uint64_t window_bytes;
 	uint64_t checked_at; /* bytes written when dead readers were last looked for */
+	uint32_t key_bytes;
 	uint32_t pace_cell;
+	uint32_t reap_hand; /* where dead readers are looked for next */
 	int fd; /* -1: no file */
 	bool run_to_end;
 	bool ring_only;
 	bool ended;
+	bool mid_call; /* of this write some bytes are taken already */
 	uint64_t bytes_counted;
 };
 
@@ -97,6 +100,9 @@ uint64_t pace_room(struct scache_writer *writer);
  * since @since_ns for a reader that only this very thread could move).
  */
 int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns);
+
+/* pace_look_after_readers - reap dead ones, and have the writer see who remains. */
+void pace_look_after_readers(struct scache_writer *writer);
 
 /* pace_is_abandoned - has everybody left? If so the door is closed. */
 bool pace_is_abandoned(struct scache_writer *writer);

@@ -6,7 +6,7 @@
  * be intact, then copies, then publishes `written`. With a file floor never
  * passes `flushed`; without one it never passes the slowest reader.
  *
- * Sealing: flush everything, SEALED, floor = MAX, ring freed: in this order.
+ * Ending: flush everything, floor = MAX, ring freed, and only then the state.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/step.h"
-#include "index/repair.h"
+#include "base/thread.h"
 #include "index/ring.h"
 #include "shm/wait.h"
 #include "store/blob.h"
@@ -24,6 +24,7 @@
 
 #define SLICE_BYTES_MAX (256u << 10) /* published at once; readers start on it */
 #define FLUSH_BYTES_MAX (1u << 20)   /* written to the file at once */
+#define CHECK_BYTES (16u << 20)	     /* how often readers that were killed are looked for */
 
 int writer_open(struct store *store, struct entry_name name, int fd,
 		struct scache_writer **ret_writer)
@@ -43,8 +44,9 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->pace_cell = CURSOR_NONE;
 	writer->window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
 	writer->run_to_end = shm_load_relaxed(&writer->entry->flags) & ENTRY_RUN_TO_END;
+	writer->key_bytes = shm_load_relaxed(&writer->entry->key_bytes) & 255;
 	ring = shm_load_relaxed(&writer->entry->ring);
-	if (ring > 0) {
+	if (ring > 0 && ring <= segment->geometry.rings) {
 		writer->ring = segment_ring(segment, ring - 1);
 		writer->ring_bytes = segment->geometry.ring_bytes;
 		writer->slice_bytes = min_u64(SLICE_BYTES_MAX, writer->ring_bytes / 4);
@@ -68,10 +70,14 @@ static void wake_readers(struct scache_writer *writer)
 		   (uint64_t)wait_announce(&writer->entry->readers_event));
 }
 
-/* The file has everything that was published: the ring may go. */
+/*
+ * The file has everything that was published: the ring may go. While the
+ * entry is still ours: after its state has changed, somebody may sweep it
+ * and use the slot again.
+ */
 static void leave_ring(struct scache_writer *writer)
 {
-	if (writer->ring == NULL)
+	if (writer->ring == NULL || writer->ring_only || writer->flushed != writer->written)
 		return;
 	/* ORDER ring-floor, seq_cst: floor before the ring has another owner. Pairs with copy_from_ring(). */
 	shm_store(&writer->entry->floor, UINT64_MAX);
@@ -91,10 +97,10 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	struct shm_entry *entry = writer->entry;
 	uint64_t ended_ns = clock_shared_ns(), max_age_ns = shm_load_relaxed(&entry->max_age_ns);
 	uint64_t expires_ns = max_age_ns > UINT64_MAX - ended_ns ? UINT64_MAX : ended_ns + max_age_ns;
-	bool whole_file = writer->flushed == writer->written && !writer->ring_only;
 
 	writer->ended = true;
 	count_bytes(writer);
+	leave_ring(writer);
 	shm_store_relaxed(&entry->ended_ns, ended_ns);
 	shm_store_relaxed(&store->segment->expires[writer->name.idx], expires_ns);
 	/* STEP entry-ending: all of it is there but the word. Die here: the reaper fails it. */
@@ -106,10 +112,9 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	/* STEP entry-ended: nobody told. Die here: waiters look at their tick. */
 	STEP("entry-ended");
 	peer_count(store->peer, state == ENTRY_SEALED ? STAT_FINISHES : STAT_FAILURES, 1);
-	if (whole_file)
-		leave_ring(writer);
 	wake_readers(writer);
-	sweep_note_expiry(store, state == ENTRY_SEALED ? expires_ns : ended_ns);
+	if (state == ENTRY_SEALED)
+		sweep_note_expiry(store, expires_ns);
 	if (state_is_garbage(shm_load(writer->state)))
 		sweep_entry(store, writer->name);
 	return 0;
@@ -199,12 +204,13 @@ static uint64_t put_in_ring(struct scache_writer *writer, const unsigned char *d
 	bytes = min_u64(bytes, writer->ring_bytes - offset);
 	end = writer->written + bytes;
 	if (end > writer->ring_bytes) {
-		shm_store_relaxed(&writer->entry->floor, end - writer->ring_bytes);
-		/* ORDER ring-floor, release: floor before the bytes. Pairs with copy_from_ring(). */
-		shm_fence_release();
+		/* Release: whoever sees this floor sees a `flushed` that is not below it. */
+		shm_store_release(&writer->entry->floor, end - writer->ring_bytes);
 		/* STEP floor-raised: fewer bytes in the ring. Die here: readers use the file. */
 		STEP("floor-raised");
 	}
+	/* ORDER ring-floor, release: floor before the bytes. Pairs with copy_from_ring(). */
+	shm_fence_release();
 	ring_copy_in(writer->ring + offset, data, bytes);
 	publish(writer, bytes);
 	return bytes;
@@ -233,10 +239,9 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 
 	if (ret < 0)
 		return ret;
-	/* Readers that were killed never say so: look once in a while. */
-	if (writer->written - writer->checked_at >= 16 * FLUSH_BYTES_MAX) {
+	if (writer->written - writer->checked_at >= CHECK_BYTES) {
 		writer->checked_at = writer->written;
-		repair_readers(writer->store->peer, writer->name);
+		pace_look_after_readers(writer);
 		count_bytes(writer);
 	}
 	allowed = pace_room(writer);
@@ -262,27 +267,10 @@ static int check_handle(struct scache_writer *writer)
 	return writer->ended ? -EINVAL : 0;
 }
 
-/*
- * In lock step one call is one step however many slices it takes: its own
- * bytes do not count as being ahead.
- */
-static int64_t put_next(struct scache_writer *writer, const unsigned char *data, uint64_t bytes,
-			bool first)
-{
-	uint64_t window = writer->window_bytes;
-	int64_t done;
-
-	if (first || window != 0)
-		return put(writer, data, bytes);
-	writer->window_bytes = UINT64_MAX;
-	done = put(writer, data, bytes);
-	writer->window_bytes = window;
-	return done;
-}
-
 ssize_t scache_write(struct scache_writer *writer, const void *data, size_t bytes,
 		     int64_t timeout_ns)
 {
+	KEEP_ERRNO;
 	const unsigned char *from = data;
 	int64_t since_ns = 0, deadline_ns = DEADLINE_NEVER, done;
 	size_t taken = 0;
@@ -291,16 +279,21 @@ ssize_t scache_write(struct scache_writer *writer, const void *data, size_t byte
 	if (ret < 0)
 		return ret;
 	while (taken < bytes) {
-		done = put_next(writer, from + taken, bytes - taken, taken == 0);
+		writer->mid_call = taken > 0;
+		done = put(writer, from + taken, bytes - taken);
+		/* What was taken first; a sticky error is told by the next call, too. */
 		if (done < 0)
-			return (ssize_t)done;
+			return taken > 0 ? (ssize_t)taken : (ssize_t)done;
 		taken += (size_t)done;
 		if (done > 0) {
 			since_ns = 0;
 			continue;
 		}
-		if (timeout_ns == 0)
-			return taken > 0 ? (ssize_t)taken : -EAGAIN;
+		if (timeout_ns == 0) {
+			pace_look_after_readers(writer);
+			ret = heed_attention(writer);
+			return taken > 0 ? (ssize_t)taken : ret < 0 ? ret : -EAGAIN;
+		}
 		if (since_ns == 0) {
 			since_ns = clock_own_ns();
 			if (deadline_ns == DEADLINE_NEVER && timeout_ns > 0)
@@ -315,13 +308,13 @@ ssize_t scache_write(struct scache_writer *writer, const void *data, size_t byte
 
 int scache_writer_check(struct scache_writer *writer)
 {
+	KEEP_ERRNO;
 	int ret = check_handle(writer);
 
 	if (ret < 0)
 		return ret;
-	repair_readers(writer->store->peer, writer->name);
-	ret = heed_attention(writer);
-	return ret;
+	pace_look_after_readers(writer);
+	return heed_attention(writer);
 }
 
 /* Everything published is in the file, or the file does not count any more. */
@@ -341,6 +334,7 @@ static void settle_file(struct scache_writer *writer)
 
 int scache_finish(struct scache_writer *writer)
 {
+	KEEP_ERRNO;
 	int ret = check_handle(writer);
 
 	if (ret < 0)
@@ -358,7 +352,7 @@ int scache_finish(struct scache_writer *writer)
 static void put_message(struct scache_writer *writer, const char *message, size_t bytes)
 {
 	struct shm_entry *entry = writer->entry;
-	uint32_t at = (shm_load_relaxed(&entry->key_bytes) + 7) / 8 * 8;
+	uint32_t at = (writer->key_bytes + 7) / 8 * 8;
 	uint64_t words[SHM_KEY_WORDS] = { 0 };
 	size_t here = 8 * SHM_KEY_WORDS - at, i;
 
@@ -378,11 +372,14 @@ static void put_message(struct scache_writer *writer, const char *message, size_
 
 int scache_abort(struct scache_writer *writer, int code, const void *message, size_t message_bytes)
 {
+	KEEP_ERRNO;
 	int ret = check_handle(writer);
 
 	if (ret < 0)
 		return ret == writer->error ? 0 : ret; /* it has failed already */
-	if (code == 0 || code == -EAGAIN || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
+	/* What our own calls mean by these no producer can say. */
+	if (code == 0 || code == -EAGAIN || code == -ETIMEDOUT || code == -ESTALE ||
+	    code == -ECHILD || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
 	    (message == NULL && message_bytes > 0))
 		return -EINVAL;
 	if (writer->ring != NULL)
@@ -395,14 +392,15 @@ int scache_abort(struct scache_writer *writer, int code, const void *message, si
 
 int scache_writer_close(struct scache_writer *writer)
 {
+	KEEP_ERRNO;
 	if (writer == NULL)
 		return 0;
 	SC_ASSERT(writer->magic == MAGIC_WRITER);
 	if (!peer_is_forked(writer->store->peer)) {
 		if (!writer->ended)
 			scache_abort(writer, -ECANCELED, NULL, 0);
-		atomic_fetch_sub(writer->open_streams, 1);
 	}
+	atomic_fetch_sub(writer->open_streams, 1);
 	if (writer->fd >= 0)
 		close(writer->fd);
 	writer->magic = MAGIC_DEAD;
