@@ -10,9 +10,9 @@
 #include "tool.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define TRIES_MAX 16 /* others keep starting and losing this run */
@@ -159,34 +159,38 @@ static int lost(struct exec *exec, int error)
 	}
 }
 
+/* After the stream: nothing of @reader, the messages or the holder is left. */
+static void leave_run(struct exec *exec, struct scache_reader *reader, int rc)
+{
+	scache_reader_close(reader);
+	if (!exec->started)
+		return;
+	if (rc == STREAM_OUTPUT_FAILED) /* CMD's messages are not waited for */
+		shutdown(exec->holder.stderr_fd, SHUT_RD);
+	pthread_join(exec->messages, NULL);
+	holder_forget(&exec->holder, 0);
+	exec->started = 0;
+}
+
 /* The exit status, AGAIN or BYPASS; takes @reader. */
 static int stream(struct exec *exec, struct scache_reader *reader)
 {
 	uint64_t bytes = 0;
-	int rc = stream_out(reader, &exec->progress, &bytes), code = 0, status;
+	int rc = stream_out(reader, &exec->progress, &bytes);
+	int code = rc == -EREMOTEIO ? stream_code(reader) : 0;
 
-	if (rc == STREAM_OUTPUT_FAILED)
-		return TOOL_UNUSABLE; /* CMD's messages are not waited for */
-	if (rc == -EREMOTEIO)
-		code = stream_code(reader);
 	if (code && !exec->started)
 		stream_print_message(reader);
-	scache_reader_close(reader);
-	if (exec->started) {
-		pthread_join(exec->messages, NULL);
-		holder_forget(&exec->holder, 0);
-		exec->started = 0;
-	}
-	if (!rc || code) {
-		status = code;
-	} else if (!bytes) {
-		status = lost(exec, rc);
-	} else {
-		tool_error("the producer was lost after %llu bytes: %s",
-			   (unsigned long long)bytes, scache_strerror(rc));
-		status = TOOL_LOST;
-	}
-	return status;
+	leave_run(exec, reader, rc);
+	if (rc == STREAM_OUTPUT_FAILED)
+		return TOOL_UNUSABLE;
+	if (!rc || code)
+		return code;
+	if (!bytes)
+		return lost(exec, rc);
+	tool_error("the producer was lost after %llu bytes: %s", (unsigned long long)bytes,
+		   scache_strerror(rc));
+	return TOOL_LOST;
 }
 
 static int run_shared(struct exec *exec)

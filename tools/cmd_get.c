@@ -5,7 +5,6 @@
 #include "tool.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <unistd.h>
 
 enum { OPT_MAX_AGE = TOOL_OPT_OWN };

@@ -4,7 +4,6 @@
  */
 #include "tool.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>

@@ -8,7 +8,6 @@
 #include "tool.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,7 +25,11 @@ static int copy(struct scache_writer *writer)
 	ssize_t n = -ENOMEM, written = 0;
 
 	progress_begin(&progress, STDIN_FILENO);
-	while (buffer && (n = tool_read(STDIN_FILENO, buffer, TOOL_BUFFER_BYTES)) > 0) {
+	while (buffer) {
+		progress_await_input(&progress, STDIN_FILENO, bytes);
+		n = tool_read(STDIN_FILENO, buffer, TOOL_BUFFER_BYTES);
+		if (n <= 0)
+			break;
 		written = scache_write(writer, buffer, (size_t)n, SCACHE_FOREVER);
 		if (written < 0)
 			break;
@@ -37,19 +40,21 @@ static int copy(struct scache_writer *writer)
 	free(buffer);
 	if (n < 0)
 		tool_error("standard input: %s", strerror((int)-n));
-	return written < 0 ? (int)written : (int)n;
+	return written < 0 ? (int)written : n < 0 ? (int)n : 0;
 }
 
 static int produce(struct scache_writer *writer)
 {
 	int rc = copy(writer);
 
-	if (rc) {
-		scache_abort(writer, rc, NULL, 0);
-	} else {
-		rc = scache_finish(writer);
-	}
 	if (rc)
+		scache_abort(writer, rc, NULL, 0);
+	else
+		rc = scache_finish(writer);
+	if (rc == SCACHE_NOT_KEPT)
+		tool_error("nothing was stored: the cache's file cannot be written; "
+			   "is its file system full?");
+	else if (rc)
 		tool_error("nothing was stored: %s", scache_strerror(rc));
 	scache_writer_close(writer);
 	return rc ? TOOL_UNUSABLE : TOOL_OK;

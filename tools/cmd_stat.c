@@ -6,7 +6,6 @@
  */
 #include "tool.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stddef.h>

@@ -10,7 +10,6 @@
 #include "tool.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -252,7 +251,8 @@ int tool_stdout_usable(const struct tool *tool)
 
 int tool_print_json(const struct tool *tool, struct json_object *object)
 {
-	int flags = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE;
+	int flags = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+		    JSON_C_TO_STRING_NOSLASHESCAPE;
 	const char *text = json_object_to_json_string_ext(object, flags);
 	int status = TOOL_UNUSABLE;
 

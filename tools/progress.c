@@ -10,7 +10,7 @@
  */
 #include "tool.h"
 
-#include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -38,36 +38,31 @@ int64_t progress_timeout_ns(const struct progress *progress)
 	return progress->on ? (int64_t)EVERY_NS : SCACHE_FOREVER;
 }
 
-/* Whom it waits for, and why. */
-static void describe(struct progress *progress, struct scache_reader *reader, uint64_t bytes,
-		     uint64_t now, char *ret_text, size_t text_bytes_max)
+static int is_silent(const struct progress *progress, uint64_t now)
 {
-	struct scache_entry_info info = { .size = sizeof(info) };
+	return now - progress->heard_ns >= SILENT_NS;
+}
+
+/* Whom a reader waits for, and why. */
+static void describe(struct progress *progress, const struct scache_entry_info *info, uint64_t now,
+		     char ret_text[LINE_BYTES])
+{
+	long long pid = info->producer_pid;
 	char text[TEXT_SHORT];
 
-	*ret_text = '\0';
-	if (!reader || scache_reader_info(reader, &info))
-		return;
-	if (info.bytes != progress->published || bytes < info.bytes)
-		progress->heard_ns = now;
-	progress->published = info.bytes;
-	if (info.state == SCACHE_FINISHED)
-		snprintf(ret_text, text_bytes_max, " of %s, stored", text_bytes(info.bytes, text));
-	else if (info.state == SCACHE_FAILED)
-		snprintf(ret_text, text_bytes_max, ", production has failed");
-	else if (info.flags & SCACHE_WRITER_DEAD)
-		snprintf(ret_text, text_bytes_max, ", producer %" PRId64 " has died",
-			 info.producer_pid);
-	else if (now - progress->heard_ns >= SILENT_NS)
-		snprintf(ret_text, text_bytes_max,
-			 ", waiting for producer %" PRId64 ", silent for %s", info.producer_pid,
+	if (info->state == SCACHE_FINISHED)
+		snprintf(ret_text, LINE_BYTES, ", stored");
+	else if (info->state == SCACHE_FAILED)
+		snprintf(ret_text, LINE_BYTES, ", production has failed");
+	else if (info->flags & SCACHE_WRITER_DEAD)
+		snprintf(ret_text, LINE_BYTES, ", producer %lld has died", pid);
+	else if (is_silent(progress, now))
+		snprintf(ret_text, LINE_BYTES, ", waiting for producer %lld, silent for %s", pid,
 			 text_ns(now - progress->heard_ns, text));
-	else if (info.flags & SCACHE_WRITER_WAITS)
-		snprintf(ret_text, text_bytes_max,
-			 ", producer %" PRId64 " waits for a faster reader", info.producer_pid);
+	else if (info->flags & SCACHE_WRITER_WAITS)
+		snprintf(ret_text, LINE_BYTES, ", producer %lld waits for a faster reader", pid);
 	else
-		snprintf(ret_text, text_bytes_max, ", live from producer %" PRId64,
-			 info.producer_pid);
+		snprintf(ret_text, LINE_BYTES, ", live from producer %lld", pid);
 }
 
 static void erase(struct progress *progress)
@@ -95,9 +90,25 @@ static void draw(struct progress *progress, const char *line)
 	pthread_mutex_unlock(&progress->lock);
 }
 
+/* When the source last gave something that is not here yet, and how fast it comes. */
+static void measure(struct progress *progress, uint64_t published, uint64_t bytes, uint64_t now)
+{
+	if (published != progress->published || bytes < published)
+		progress->heard_ns = now;
+	progress->published = published;
+	if (now - progress->rate_ns < RATE_NS)
+		return;
+	progress->rate = (double)(bytes - progress->rate_bytes) * (double)NS_PER_S /
+			 (double)(now - progress->rate_ns);
+	progress->rate_ns = now;
+	progress->rate_bytes = bytes;
+}
+
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes)
 {
-	char line[LINE_BYTES], state[LINE_BYTES / 2], amount[TEXT_SHORT], rate[TEXT_SHORT];
+	struct scache_entry_info info = { .size = sizeof(info) };
+	char line[2 * LINE_BYTES], source[LINE_BYTES] = "", whole[TEXT_SHORT + 4] = "";
+	char amount[TEXT_SHORT], rate[TEXT_SHORT], text[TEXT_SHORT];
 	uint64_t now;
 
 	if (!progress->on)
@@ -106,16 +117,29 @@ void progress_tick(struct progress *progress, struct scache_reader *reader, uint
 	if (now < progress->next_ns)
 		return;
 	progress->next_ns = now + EVERY_NS;
-	if (now - progress->rate_ns >= RATE_NS) {
-		progress->rate = (double)(bytes - progress->rate_bytes) * (double)NS_PER_S /
-				 (double)(now - progress->rate_ns);
-		progress->rate_ns = now;
-		progress->rate_bytes = bytes;
+	if (!reader) {
+		measure(progress, bytes, bytes, now);
+		if (is_silent(progress, now))
+			snprintf(source, sizeof(source), ", waiting for input, silent for %s",
+				 text_ns(now - progress->heard_ns, text));
+	} else if (!scache_reader_info(reader, &info)) {
+		measure(progress, info.bytes, bytes, now);
+		describe(progress, &info, now, source);
+		if (info.state == SCACHE_FINISHED)
+			snprintf(whole, sizeof(whole), " of %s", text_bytes(info.bytes, text));
 	}
-	describe(progress, reader, bytes, now, state, sizeof(state));
-	snprintf(line, sizeof(line), "streamcache: %s, %s/s%s", text_bytes(bytes, amount),
-		 text_bytes((uint64_t)progress->rate, rate), state);
+	snprintf(line, sizeof(line), "streamcache: %s%s, %s/s%s", text_bytes(bytes, amount), whole,
+		 text_bytes((uint64_t)progress->rate, rate), source);
 	draw(progress, line);
+}
+
+/* For input that is read without a time limit: tick until there is some. */
+void progress_await_input(struct progress *progress, int fd, uint64_t bytes)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+
+	while (progress->on && poll(&pollfd, 1, EVERY_NS / NS_PER_MS) == 0)
+		progress_tick(progress, NULL, bytes);
 }
 
 int progress_stderr(struct progress *progress, const void *data, size_t bytes)

@@ -5,7 +5,7 @@
  *
  * A thread of the holder, so that CMD can write messages while its output
  * waits for a reader. It never stalls CMD: what a slow caller does not take
- * is kept up to a bound and then dropped, with a note of how much.
+ * is kept up to a bound; then the oldest is dropped, with a note of how much.
  *
  * CMD's end, not the pipe's, ends the thread: something that CMD left running
  * in the background may hold the pipe for ever.
@@ -47,21 +47,26 @@ static void keep_tail(struct relay *relay, const char *data, size_t bytes)
 	relay->tail_bytes += bytes;
 }
 
-/* At most CHUNK_BYTES at a time, which are less than the tail holds. */
-void relay_add(struct relay *relay, const char *data, size_t bytes)
+/* Room for another chunk. Quarters at a time, or each chunk would move them all. */
+static void make_room(struct relay *relay)
+{
+	if (relay->start < PENDING_BYTES / 4) {
+		relay->dropped += PENDING_BYTES / 4 - relay->start;
+		relay->start = PENDING_BYTES / 4;
+	}
+	relay->end -= relay->start;
+	memmove(relay->buffer, relay->buffer + relay->start, relay->end);
+	relay->start = 0;
+}
+
+/* At most CHUNK_BYTES. */
+static void add(struct relay *relay, const char *data, size_t bytes)
 {
 	keep_tail(relay, data, bytes);
 	if (relay->to_fd < 0)
 		return;
-	if (relay->start && PENDING_BYTES - relay->end < bytes) {
-		relay->end -= relay->start;
-		memmove(relay->buffer, relay->buffer + relay->start, relay->end);
-		relay->start = 0;
-	}
-	if (PENDING_BYTES - relay->end < bytes || relay->dropped) {
-		relay->dropped += bytes;
-		return;
-	}
+	if (PENDING_BYTES - relay->end < bytes)
+		make_room(relay);
 	memcpy(relay->buffer + relay->end, data, bytes);
 	relay->end += bytes;
 }
@@ -73,7 +78,7 @@ static int take(struct relay *relay)
 	ssize_t n = read(relay->from_fd, chunk, sizeof(chunk));
 
 	if (n > 0) {
-		relay_add(relay, chunk, (size_t)n);
+		add(relay, chunk, (size_t)n);
 		return 0;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -82,30 +87,36 @@ static int take(struct relay *relay)
 	return -EPIPE;
 }
 
+static ssize_t give_some(struct relay *relay, const char *data, size_t bytes)
+{
+	ssize_t n = send(relay->to_fd, data, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		close_fd(&relay->to_fd); /* it has gone */
+		relay->start = relay->end = 0;
+	}
+	return n;
+}
+
 /* Sends what the caller takes without waiting. */
 static void give(struct relay *relay)
 {
-	ssize_t n = send(relay->to_fd, relay->buffer + relay->start, relay->end - relay->start,
-			 MSG_DONTWAIT | MSG_NOSIGNAL);
+	char note[80];
+	ssize_t n;
 
-	if (n < 0) {
-		if (errno != EAGAIN && errno != EINTR) {
-			close_fd(&relay->to_fd);
-			relay->start = relay->end = 0;
-		}
-		return;
-	}
-	relay->start += (size_t)n;
-	if (relay->start < relay->end)
-		return;
-	relay->start = relay->end = 0;
 	if (relay->dropped) {
-		relay->end =
-			(size_t)snprintf(relay->buffer, PENDING_BYTES,
-					 "\nstreamcache: %" PRIu64 " bytes of messages dropped\n",
-					 relay->dropped);
+		n = snprintf(note, sizeof(note),
+			     "\nstreamcache: %" PRIu64 " bytes of messages dropped\n",
+			     relay->dropped);
+		if (give_some(relay, note, (size_t)n) < 0)
+			return;
 		relay->dropped = 0;
 	}
+	n = give_some(relay, relay->buffer + relay->start, relay->end - relay->start);
+	if (n > 0)
+		relay->start += (size_t)n;
+	if (relay->start == relay->end)
+		relay->start = relay->end = 0;
 }
 
 static void *relay_thread(void *arg)

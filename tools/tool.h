@@ -153,7 +153,9 @@ struct progress {
 
 void progress_begin(struct progress *progress, int out_fd);
 int64_t progress_timeout_ns(const struct progress *progress);
+/* @reader: NULL if the source is standard input. */
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes);
+void progress_await_input(struct progress *progress, int fd, uint64_t bytes);
 int progress_stderr(struct progress *progress, const void *data, size_t bytes);
 void progress_end(struct progress *progress);
 
@@ -245,6 +247,5 @@ int relay_start(struct relay *relay, int from_fd, int to_fd);
 /* CMD has ended: takes what is left in the pipe; free(*ret_tail). */
 void relay_stop(struct relay *relay, char **ret_tail, size_t *ret_bytes);
 void relay_finish(struct relay *relay);
-void relay_add(struct relay *relay, const char *data, size_t bytes);
 
 #endif

@@ -154,6 +154,8 @@ run "$sc" --cache="$work/links" put x </dev/null
 want_status 125
 want_err "^streamcache: cache $work/links: "
 [ -z "$(ls -A "$work/target")" ] || fail "a link was followed"
+run "$sc" --cache="$work/plain" destroy
+want_status 0
 
 case_is "the default directory is made with its parents, for its user only"
 (

@@ -45,15 +45,16 @@ done
 
 case_is "a caller that closes its output leaves the others fine"
 reset
-"$sc" exec --key=head -- "$work/held" >"$work/out.1" &
-pids="$pids $!"
+start 1 "$sc" exec --key=head -- "$work/held"
 await entry_is head readers 1
-"$sc" exec --key=head -- "$work/held" | head -n 1 >"$work/out.2"
-[ "$(cat "$work/out.2")" = first ] || fail "head did not get the first line"
+"$sc" exec --key=head -- "$work/held" | head -n 1 >"$work/out.2" &
+pids="$pids $!"
+await has_line first "$work/out.2"
 touch "$work/go"
-wait_for "${pids##* }"
+wait_for "$pid1"
 want_status 0
 want_same "$work/expected" "$work/out.1"
+[ "$(cat "$work/out.2")" = first ] || fail "head got more than the first line"
 
 script silent <<'END'
 trap 'echo term >"$work/term"; exit 0' TERM

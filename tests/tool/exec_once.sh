@@ -73,6 +73,18 @@ want_same "$work/expected" "$work/out"
 run "$sc" exec -- seq 1 2000000
 want_same "$work/expected" "$work/out"
 
+case_is "what cannot be stored is delivered all the same"
+reset
+script many <<'END'
+begin
+seq 1 2000000
+END
+for i in 1 2; do
+	(ulimit -f 8 && "$sc" exec --key=many -- "$work/many" 2>&1) | cmp - "$work/expected" ||
+		fail "not all was delivered"
+	runs_are "$i"
+done
+
 case_is "an empty output is a result, too"
 run "$sc" exec -- true
 want_status 0

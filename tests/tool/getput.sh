@@ -63,7 +63,7 @@ pids="$pids $put"
 exec 8>"$work/fifo"
 cat "$work/large" >&8
 await entry_is live bytes "$(wc -c <"$work/large")"
-"$sc" get live >"$work/out.1" &
+"$sc" get live >"$work/out.1" 8>&- &
 get=$!
 pids="$pids $get"
 await entry_is live readers 1
@@ -87,7 +87,7 @@ pids="$pids $put"
 exec 8>"$work/fifo"
 echo one >&8
 await entry_is removed bytes 4
-"$sc" get removed >"$work/out.1" &
+"$sc" get removed >"$work/out.1" 8>&- &
 get=$!
 pids="$pids $get"
 await has_line one "$work/out.1"
@@ -113,7 +113,7 @@ pids="$pids $put"
 exec 8>"$work/fifo"
 echo one >&8
 await entry_is killed bytes 4
-"$sc" get killed >"$work/out.1" 2>"$work/err.1" &
+"$sc" get killed >"$work/out.1" 2>"$work/err.1" 8>&- &
 get=$!
 pids="$pids $get"
 await has_line one "$work/out.1"
@@ -137,7 +137,7 @@ reset
 "$sc" exec --key=failing -- "$work/failing" >"$work/out.0" 2>"$work/err.0" &
 pids="$pids $!"
 await entry_is failing readers 1
-"$sc" get failing >"$work/out.1" 2>"$work/err.1" &
+"$sc" get failing >"$work/out.1" 2>"$work/err.1" 8>&- &
 get=$!
 pids="$pids $get"
 await entry_is failing readers 2
@@ -160,6 +160,16 @@ run "$sc" get --max-age=1ns young
 want_status 1
 run "$sc" get young
 want_status 0
+
+case_is "what cannot be written is not stored, and put says so"
+(
+	ulimit -f 8
+	"$sc" put limited <"$work/large" 2>&1
+	echo "status $?"
+) | cat >"$work/err"
+want_err "^streamcache: nothing was stored: "
+want_err "^status 125\$"
+has_no limited || fail "a part is there"
 
 case_is "keys of odd bytes, written plainly or in hexadecimal"
 newline="a

@@ -30,9 +30,10 @@ tidy() {
 	[ -z "$pids" ] || kill -KILL $pids 2>/dev/null
 	wait
 	tries=0
-	while [ -d "$work/cache" ] && ! "$sc" --cache="$work/cache" destroy >"$work/destroyed" 2>&1; do
+	while [ -d "$work/cache" ] &&
+		! "$sc" --cache="$work/cache" destroy >"$work/destroyed" 2>&1; do
 		tries=$((tries + 1))
-		[ "$tries" -lt 100 ] || break
+		[ "$tries" -lt 30 ] || { cat "$work/destroyed"; break; }
 		sleep 0.1
 	done
 	chmod -R u+rwX "$work"
@@ -121,9 +122,9 @@ entry_is() {
 	[ "$(entry "$1" "$2")" = "$3" ]
 }
 
-# number NAME - one of stat's
+# number NAME - one of stat's; the first of that name says what is now
 number() {
-	"$sc" stat --json | sed -n 's/^ *"'"$1"'": *\([0-9][0-9]*\),*$/\1/p'
+	"$sc" stat --json | sed -n 's/^ *"'"$1"'": *\([0-9][0-9]*\),*$/\1/p' | head -n 1
 }
 
 number_is() {

@@ -71,7 +71,7 @@ pids="$pids $put"
 exec 8>"$work/fifo"
 printf 12345 >&8
 await entry_is growing bytes 5
-"$sc" get growing >/dev/null &
+"$sc" get growing >/dev/null 8>&- &
 get=$!
 pids="$pids $get"
 await entry_is growing readers 1
