@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_fork - handles do not survive fork(), and do no harm in the child.
+ */
+#include <check.h>
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "../util/pattern.h"
+#include "../util/scratch.h"
+#include "../util/spawn.h"
+
+struct inheritance {
+	struct scache *cache;
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+};
+
+static int never_called(void *arg, const struct scache_entry_info *info)
+{
+	(void)arg;
+	(void)info;
+	must(!"called");
+	return 0;
+}
+
+static void use_inherited_cache(struct scache *cache)
+{
+	struct scache_sweep_report report = { .size = sizeof(report) };
+	struct scache_options options = { .size = sizeof(options) };
+	struct scache_stats stats = { .size = sizeof(stats) };
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+
+	must_be(scache_acquire(cache, "k", 1, NULL, &reader, &writer), -ECHILD);
+	must_be(scache_lookup(cache, "k", 1, NULL, &reader), -ECHILD);
+	must_be(scache_remove(cache, "k", 1), -ECHILD);
+	must_be(scache_get_options(cache, &options), -ECHILD);
+	must_be(scache_each(cache, never_called, NULL), -ECHILD);
+	must_be(scache_stat(cache, &stats), -ECHILD);
+	must_be(scache_check(cache, NULL, NULL), -ECHILD);
+	must_be(scache_sweep(cache, NULL, &report), -ECHILD);
+}
+
+static void use_inherited_streams(struct scache_reader *reader, struct scache_writer *writer)
+{
+	struct scache_entry_info info = { .size = sizeof(info) };
+	struct scache_result result = { .size = sizeof(result) };
+	uint64_t bytes;
+	char data[10];
+
+	must_be(scache_write(writer, "x", 1, 0), -ECHILD);
+	must_be(scache_writer_check(writer), -ECHILD);
+	must_be(scache_finish(writer), -ECHILD);
+	must_be(scache_abort(writer, 1, NULL, 0), -ECHILD);
+	must_be(scache_read(reader, data, sizeof(data), 0), -ECHILD);
+	must_be(scache_size(reader, &bytes), -ECHILD);
+	must_be(scache_wait(reader, 0, &result), -ECHILD);
+	must_be(scache_message(reader, data, sizeof(data)), -ECHILD);
+	must_be(scache_reader_info(reader, &info), -ECHILD);
+}
+
+static void inherit(void *arg)
+{
+	struct inheritance *all = arg;
+	struct scache *cache;
+	struct scache_reader *reader;
+
+	use_inherited_cache(all->cache);
+	use_inherited_streams(all->reader, all->writer);
+	must_be(scache_writer_close(all->writer), 0);
+	must_be(scache_reader_close(all->reader), 0);
+	must_be(scache_close(all->cache), 0);
+	cache = scratch_open();
+	reader = scratch_find(cache, "k");
+	child_say(0);
+	pattern_read_all(reader, 1, 50000);
+	scache_reader_close(reader);
+	scratch_close(cache);
+}
+
+START_TEST(a_fork_child_must_and_can_open_anew)
+{
+	struct inheritance all = { .cache = scratch_open() };
+	struct child child;
+
+	all.writer = scratch_create(all.cache, "k", 0, &all.reader);
+	child_start(&child, inherit, &all);
+	child_hear(&child);
+	/* Nothing the child did was felt here. */
+	pattern_produce(all.writer, 1, 50000, 1000);
+	pattern_read_all(all.reader, 1, 50000);
+	child_join(&child);
+	scache_reader_close(all.reader);
+	scratch_is_clean(all.cache);
+	scratch_close(all.cache);
+}
+END_TEST
+
+static void outlive(void *arg)
+{
+	(void)arg;
+	child_stay();
+}
+
+/* A writer with a child of its own that uses nothing and lives on. */
+static void have_a_child_and_stall(void *arg)
+{
+	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
+	pid_t pid;
+
+	(void)arg;
+	pattern_write(writer, 1, 0, 5000, 5000, NULL);
+	/* Not child_start(): this one must survive us. */
+	pid = fork();
+	must(pid >= 0);
+	if (pid == 0)
+		outlive(NULL);
+	child_say(pid);
+	child_stay();
+}
+
+START_TEST(a_child_that_lives_on_does_not_hide_its_parents_death)
+{
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
+	struct child writer;
+	uint64_t position = 0;
+	pid_t survivor;
+
+	child_start(&writer, have_a_child_and_stall, NULL);
+	survivor = (pid_t)child_hear(&writer);
+	reader = scratch_find(cache, "k");
+	child_kill(&writer);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 4096), -EOWNERDEAD);
+	must_be(position, 5000);
+	must(kill(survivor, SIGKILL) == 0);
+	scache_reader_close(reader);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		a_fork_child_must_and_can_open_anew,
+		a_child_that_lives_on_does_not_hide_its_parents_death,
+	};
+
+	return SCRATCH_RUN("fork", tests);
+}

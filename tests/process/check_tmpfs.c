@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_tmpfs - full file systems, made small for the purpose: needs to mount.
+ */
+#include <check.h>
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../util/pattern.h"
+#include "../util/scratch.h"
+#include "../util/spawn.h"
+
+#define BLOB_BYTES 8000000ull
+
+static void mount_small(const char *path, const char *options)
+{
+	must(mkdir(path, 0700) == 0);
+	must(mount("tmpfs", path, "tmpfs", 0, options) == 0);
+}
+
+/* --------------------------------------------------------------------- the disk */
+
+static void produce(void *arg)
+{
+	int finish = *(int *)arg, error = 0;
+	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
+
+	child_say(0);
+	child_listen();
+	must_be(pattern_write(writer, 1, 0, BLOB_BYTES, 30000, &error), BLOB_BYTES);
+	must_be(scache_finish(writer), finish);
+	scache_writer_close(writer);
+}
+
+static void read_along(void *arg)
+{
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader = scratch_find(cache, "k");
+
+	(void)arg;
+	child_say(0);
+	pattern_read_all(reader, 1, BLOB_BYTES);
+	scache_reader_close(reader);
+	scratch_close(cache);
+}
+
+START_TEST(a_full_disk_is_noticed_by_nobody)
+{
+	int finish = SCACHE_NOT_KEPT;
+	struct scache *cache;
+	struct child writer, readers[2];
+
+	mount_small(scratch_dir, "size=3m,mode=0700");
+	cache = scratch_open();
+	child_start(&writer, produce, &finish);
+	child_hear(&writer);
+	for (int i = 0; i < 2; i++) {
+		child_start(&readers[i], read_along, NULL);
+		child_hear(&readers[i]);
+	}
+	child_tell(&writer, 0);
+	for (int i = 0; i < 2; i++)
+		child_join(&readers[i]);
+	child_join(&writer);
+	must(scratch_misses(cache, "k"));
+	must_be(scratch_stat(cache).degraded, 1);
+	scratch_is_clean(cache);
+	/* The room is back. */
+	pattern_produce(scratch_create(cache, "k", 0, NULL), 1, 2000000, 100000);
+	must(!scratch_misses(cache, "k"));
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(scratch_dir) == 0);
+}
+END_TEST
+
+/* -------------------------------------------------------------- a small /dev/shm */
+
+static int count_names(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *at;
+	int count = 0;
+
+	must(dir != NULL);
+	while ((at = readdir(dir)) != NULL)
+		count += at->d_name[0] != '.';
+	closedir(dir);
+	return count;
+}
+
+START_TEST(a_segment_that_does_not_fit_is_said_so_and_leaves_nothing)
+{
+	char shm[300];
+	struct scache *cache;
+
+	snprintf(shm, sizeof(shm), "%s/shm", scratch_base);
+	mount_small(shm, "size=64k,mode=0700");
+	scratch_options.segment_dir = shm;
+	must_be(scache_open(scratch_dir, &scratch_options, &cache), -ENOSPC);
+	must(strstr(scache_detail(), shm) != NULL);
+	must_be(count_names(shm), 0);
+	/* Elsewhere there is room. */
+	scratch_options.segment_dir = scratch_base;
+	scratch_close(scratch_open());
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(shm) == 0);
+}
+END_TEST
+
+START_TEST(a_segment_that_fits_in_part_has_fewer_rings)
+{
+	char shm[300];
+	struct scache *cache;
+	struct scache_stats stats;
+
+	snprintf(shm, sizeof(shm), "%s/shm", scratch_base);
+	mount_small(shm, "size=1m,mode=0700");
+	scratch_options.segment_dir = shm;
+	cache = scratch_open();
+	stats = scratch_stat(cache);
+	must(stats.max_rings > 0 && stats.max_rings < scratch_options.rings);
+	must(stats.segment_bytes <= 1 << 20);
+	pattern_produce(scratch_create(cache, "k", 0, NULL), 1, 1000000, 100000);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must_be(count_names(shm), 0);
+	must(umount(shm) == 0);
+}
+END_TEST
+
+START_TEST(on_a_tmpfs_the_segment_stands_in_the_cache_itself)
+{
+	struct scache_options options = { .size = sizeof(options) };
+	struct scache *cache;
+	char ctl[320];
+
+	mount_small(scratch_dir, "size=8m,mode=0700");
+	scratch_options.segment_dir = NULL;
+	cache = scratch_open();
+	must_be(scache_get_options(cache, &options), 0);
+	snprintf(ctl, sizeof(ctl), "%s/ctl", scratch_dir);
+	must(strcmp(options.segment_dir, ctl) == 0);
+	must_be(count_names(ctl), 2);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must_be(count_names(scratch_dir), 0);
+	must(umount(scratch_dir) == 0);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		a_full_disk_is_noticed_by_nobody,
+		a_segment_that_does_not_fit_is_said_so_and_leaves_nothing,
+		a_segment_that_fits_in_part_has_fewer_rings,
+		on_a_tmpfs_the_segment_stands_in_the_cache_itself,
+	};
+
+	/* What is mounted is seen by nobody else, and gone with us. */
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		printf("cannot mount a tmpfs: %s\n", strerror(errno));
+		return 77;
+	}
+	return SCRATCH_RUN("tmpfs", tests);
+}

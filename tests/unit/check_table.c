@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/* check_table - a repeated hit opens no file, and idle descriptors are bounded. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "../util/fixture.h"
+#include "store/blob.h"
+
+static struct fixture f;
+static struct scache *cache;
+static struct store *store;
+
+static void setup(void)
+{
+	fixture_begin(&f);
+	f.options.entries = 64;
+	cache = fixture_open(&f);
+	store = &cache->store;
+}
+
+static void teardown(void)
+{
+	fixture_end(&f);
+}
+
+/* A finished entry with ten bytes. */
+static struct entry_name make(const char *text, struct index_key *ret_key)
+{
+	struct entry_name name;
+
+	*ret_key = fixture_key(text);
+	fixture_produce(cache, text, "0123456789", 10);
+	ck_assert_int_eq(fixture_find(cache, ret_key, &name), 1);
+	return name;
+}
+
+static struct open_blob *get(struct entry_name name, const struct index_key *key)
+{
+	struct open_blob *blob = NULL;
+
+	ck_assert_int_eq(table_get(store, name, key->hash, &blob), 0);
+	ck_assert_ptr_nonnull(blob);
+	return blob;
+}
+
+static unsigned count_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	ck_assert_ptr_nonnull(dir);
+	while (readdir(dir) != NULL)
+		count++;
+	closedir(dir);
+	return count;
+}
+
+START_TEST(the_second_get_opens_no_file)
+{
+	struct index_key key;
+	struct entry_name name = make("k", &key);
+	struct open_blob *first = get(name, &key), *second, *third;
+	int fd = table_fd(first);
+	char data[16];
+
+	second = get(name, &key);
+	ck_assert_ptr_eq(first, second);
+	table_put(store, first);
+	table_put(store, second);
+	/* Nor does one that comes when all users have gone. */
+	third = get(name, &key);
+	ck_assert_int_eq(table_fd(third), fd);
+	ck_assert_int_eq(blob_read(fd, data, sizeof(data), 0), 10);
+	table_put(store, third);
+}
+END_TEST
+
+START_TEST(a_file_that_is_gone_is_enoent)
+{
+	struct entry_name nobody = { .idx = 5, .gen = 77 };
+	struct key_hash hash = { .high = 1 };
+	struct open_blob *blob = NULL;
+
+	ck_assert_int_eq(table_get(store, nobody, hash, &blob), -ENOENT);
+	ck_assert_ptr_null(blob);
+}
+END_TEST
+
+START_TEST(another_generation_is_another_file)
+{
+	struct index_key key;
+	struct entry_name name = make("k", &key), later = { name.idx, name.gen + 1 };
+	struct open_blob *blob = get(name, &key), *none = NULL;
+
+	ck_assert_int_eq(table_get(store, later, key.hash, &none), -ENOENT);
+	table_put(store, blob);
+}
+END_TEST
+
+START_TEST(a_dropped_blob_is_kept_by_its_users_and_opened_anew_by_others)
+{
+	struct index_key key;
+	struct entry_name name = make("k", &key);
+	struct open_blob *old = get(name, &key), *fresh;
+	char data[16];
+
+	table_drop(store, old);
+	table_drop(store, old); /* once is enough */
+	fresh = get(name, &key);
+	ck_assert_ptr_ne(old, fresh);
+	ck_assert_int_ne(table_fd(old), table_fd(fresh));
+	ck_assert_int_eq(blob_read(table_fd(old), data, sizeof(data), 0), 10);
+	table_put(store, old);
+	table_put(store, fresh);
+	ck_assert_uint_eq(atomic_load(&store->table_count), 1);
+}
+END_TEST
+
+START_TEST(the_size_is_asked_for_once)
+{
+	struct index_key key;
+	struct entry_name name = make("k", &key);
+	struct open_blob *blob = get(name, &key);
+
+	ck_assert(!table_check_size(blob, 9));
+	ck_assert(!table_check_size(blob, 11));
+	ck_assert(table_check_size(blob, 10));
+	table_put(store, blob);
+}
+END_TEST
+
+START_TEST(idle_descriptors_are_bounded)
+{
+	unsigned before = count_descriptors();
+
+	store->table_room = 4;
+	for (unsigned i = 0; i < 40; i++) {
+		char text[] = { 'k', (char)('0' + i), '\0' };
+		struct index_key key;
+		struct entry_name name = make(text, &key);
+
+		table_put(store, get(name, &key));
+		ck_assert_uint_le(atomic_load(&store->table_count), 4);
+		ck_assert_uint_le(count_descriptors(), before + 4);
+	}
+}
+END_TEST
+
+START_TEST(used_descriptors_are_not_taken_away)
+{
+	struct open_blob *blobs[8];
+	int fds[8];
+
+	store->table_room = 4;
+	for (unsigned i = 0; i < ARRAY_COUNT(blobs); i++) {
+		char text[] = { 'k', (char)('0' + i), '\0' };
+		struct index_key key;
+		struct entry_name name = make(text, &key);
+
+		blobs[i] = get(name, &key);
+		fds[i] = table_fd(blobs[i]);
+	}
+	for (unsigned i = 0; i < ARRAY_COUNT(blobs); i++) {
+		ck_assert_int_eq(fcntl(fds[i], F_GETFD), FD_CLOEXEC);
+		table_put(store, blobs[i]);
+	}
+}
+END_TEST
+
+START_TEST(what_has_ended_goes_first)
+{
+	struct index_key ended_key, idle_key, key;
+	struct entry_name ended = make("ended", &ended_key), idle = make("idle", &idle_key), name;
+	struct open_blob *blob = get(ended, &ended_key);
+	int ended_fd = table_fd(blob), idle_fd;
+
+	table_put(store, blob);
+	blob = get(idle, &idle_key);
+	idle_fd = table_fd(blob);
+	table_put(store, blob);
+	ck_assert_int_eq(scache_remove(cache, "ended", 5), 0);
+	/* Its space is back although we hold a descriptor. */
+	ck_assert_int_eq(lseek(ended_fd, 0, SEEK_END), 0);
+	store->table_room = 2;
+	name = make("one more", &key);
+	table_put(store, get(name, &key));
+	blob = get(idle, &idle_key);
+	ck_assert_int_eq(table_fd(blob), idle_fd);
+	table_put(store, blob);
+}
+END_TEST
+
+START_TEST(without_descriptors_an_idle_one_is_given_up)
+{
+	struct rlimit limit, before;
+	struct index_key key, wanted_key;
+	struct entry_name name = make("idle", &key), wanted = make("wanted", &wanted_key);
+	struct open_blob *blob = NULL, *none = NULL;
+	struct scache_reader *reader = NULL;
+	int next;
+
+	table_put(store, get(name, &key));
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	next = dup(0);
+	close(next);
+	limit = before;
+	limit.rlim_cur = (rlim_t)next;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	ck_assert_int_eq(table_get(store, wanted, wanted_key.hash, &blob), 0);
+	/* There is no other idle one: the caller is told, or bypasses. */
+	ck_assert_int_eq(table_get(store, name, key.hash, &none), -EMFILE);
+	ck_assert_ptr_null(none);
+	ck_assert_int_eq(scache_lookup(cache, "idle", 4, NULL, &reader), -ENOENT);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	/* The entry did not suffer for it. */
+	ck_assert_int_eq(scache_lookup(cache, "idle", 4, NULL, &reader), 0);
+	scache_reader_close(reader);
+	table_put(store, blob);
+}
+END_TEST
+
+START_TEST(a_hit_after_a_hit_opens_no_file)
+{
+	struct scache_reader *reader;
+	struct index_key key;
+	unsigned open_after_first;
+	char data[16];
+
+	make("k", &key);
+	ck_assert_int_eq(scache_lookup(cache, "k", 1, NULL, &reader), 0);
+	ck_assert_int_eq(scache_read(reader, data, sizeof(data), 0), 10);
+	scache_reader_close(reader);
+	open_after_first = count_descriptors();
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_int_eq(scache_lookup(cache, "k", 1, NULL, &reader), 0);
+		ck_assert_uint_eq(count_descriptors(), open_after_first);
+		scache_reader_close(reader);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		the_second_get_opens_no_file,
+		a_file_that_is_gone_is_enoent,
+		another_generation_is_another_file,
+		a_dropped_blob_is_kept_by_its_users_and_opened_anew_by_others,
+		the_size_is_asked_for_once,
+		idle_descriptors_are_bounded,
+		used_descriptors_are_not_taken_away,
+		what_has_ended_goes_first,
+		without_descriptors_an_idle_one_is_given_up,
+		a_hit_after_a_hit_opens_no_file,
+	};
+
+	return fixture_main("table", setup, teardown, tests, ARRAY_COUNT(tests));
+}

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_threads - everything at once, for ThreadSanitizer and for luck.
+ *
+ * Each thread is a virtual process with a cache of its own over the one
+ * mapping (the last two share one), and now and then dies with its hands
+ * full. There are more keys than slots and more productions than rings.
+ *
+ * Every reader knows every byte that it must get, and how it ends: plan.h.
+ *
+ * SCACHE_TEST_SEED repeats a run as far as the scheduler lets it,
+ * SCACHE_TEST_ROUNDS says how long it is.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+
+#include "../util/fixture.h"
+#include "../util/plan.h"
+#include "base/clock.h"
+
+#define THREADS 8
+#define SHARING 2 /* the last ones: two threads of one process */
+#define KEYS 24
+#define CORPSES 64
+#define ROUNDS (UNDER_TSAN ? 200 : 600)
+#define PATIENCE_NS (30 * 1000000000ll) /* nothing here takes that long */
+
+#define REQUIRE(claim, ...)                                                          \
+	do {                                                                         \
+		if (!(claim)) {                                                      \
+			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #claim);  \
+			fprintf(stderr, __VA_ARGS__);                                \
+			fprintf(stderr, " (SCACHE_TEST_SEED=%llu)\n",                \
+				(unsigned long long)seed);                           \
+			abort();                                                     \
+		}                                                                    \
+	} while (0)
+
+static struct fixture f;
+static uint64_t seed;
+
+/* ------------------------------------------------------------------ randomness */
+
+struct worker {
+	pthread_t thread;
+	struct scache *cache;
+	bool shared;
+	uint64_t random;
+	unsigned deaths;
+	struct scache *corpse;
+	struct scache_reader *corpse_reader;
+	struct scache_writer *corpse_writer;
+	unsigned char data[PLAN_BYTES_MAX];
+};
+
+static uint64_t draw(struct worker *w, uint64_t below)
+{
+	w->random = plan_mix(w->random);
+	return w->random % below;
+}
+
+/* -------------------------------------------------------------------- reading */
+
+static int64_t draw_timeout(struct worker *w)
+{
+	uint64_t kind = draw(w, 3);
+
+	return kind == 0 ? 0 : kind == 1 ? (int64_t)NS_PER_MS : PATIENCE_NS;
+}
+
+/* Up to @most bytes. Returns what scache_read() did. */
+static ssize_t read_some(struct scache_reader *reader, struct plan_reading *r, size_t most,
+			 int64_t timeout_ns)
+{
+	unsigned char data[8192];
+	const char *wrong = NULL;
+	ssize_t got;
+
+	got = scache_read(reader, data, most < sizeof(data) ? most : sizeof(data), timeout_ns);
+	REQUIRE(got != -ETIMEDOUT || timeout_ns < PATIENCE_NS, "key %u: stuck", r->plan.key);
+	if (got > 0)
+		wrong = plan_check(r, data, (size_t)got);
+	else if (got != -EAGAIN && got != -ETIMEDOUT)
+		wrong = plan_check_end(r, (int)got);
+	REQUIRE(wrong == NULL, "%s", wrong);
+	return got;
+}
+
+static void ask_for_result(struct worker *w, struct scache_reader *reader, struct plan_reading *r)
+{
+	struct scache_entry_info info = { .size = sizeof(info) };
+	struct scache_result result = { .size = sizeof(result) };
+	uint64_t bytes;
+	char text[64];
+	int ret = scache_reader_info(reader, &info);
+
+	REQUIRE(ret == 0 && info.bytes >= r->position && info.readers >= 1, "info: %d", ret);
+	ret = scache_size(reader, &bytes);
+	REQUIRE(ret >= 0 && bytes >= r->position, "size: %d", ret);
+	ret = scache_wait(reader, draw_timeout(w), &result);
+	if (ret == -EAGAIN || ret == -ETIMEDOUT)
+		return;
+	REQUIRE(ret == 0 && result.bytes >= r->position, "wait: %d", ret);
+	ret = (int)scache_message(reader, text, sizeof(text));
+	REQUIRE(ret == (int)result.message_bytes, "message: %d", ret);
+	if (ret > 0)
+		REQUIRE(strcmp(text, "as planned") == 0, "message: %s", text);
+}
+
+/* Read for a while, perhaps to the end, perhaps not. */
+static void read_along(struct worker *w, struct scache_reader *reader, unsigned key)
+{
+	struct plan_reading r = { .plan = { .key = key } };
+	bool leaves_early = draw(w, 5) == 0;
+	ssize_t got;
+
+	for (;;) {
+		got = read_some(reader, &r, 1 + draw(w, 8192), draw_timeout(w));
+		if (got == -EAGAIN)
+			sched_yield();
+		else if (got <= 0 && got != -ETIMEDOUT)
+			break;
+		if (leaves_early && draw(w, 16) == 0)
+			break;
+	}
+	/* After the end: while nobody is waited for, as we may be whom all wait for. */
+	if (got <= 0 && draw(w, 4) == 0)
+		ask_for_result(w, reader, &r);
+}
+
+/* -------------------------------------------------------------------- writing */
+
+/* Write the plan; our own reader (or NULL) must be read, or we wait for ourselves. */
+static int write_along(struct worker *w, struct scache_writer *writer, const struct plan *plan,
+		       struct scache_reader **reader, bool dies)
+{
+	struct plan_reading r = { .plan = { .key = plan->key } };
+	uint64_t done = 0, stop = dies && plan->bytes > 0 ? draw(w, plan->bytes) : plan->bytes;
+
+	plan_fill(plan, w->data);
+	while (done < stop) {
+		uint64_t most = min_u64(stop - done, 1 + draw(w, 40000));
+		ssize_t put = scache_write(writer, w->data + done, most,
+					   *reader != NULL ? 0 : PATIENCE_NS);
+
+		if (put > 0)
+			done += (uint64_t)put;
+		if (*reader != NULL && draw(w, 64) == 0) {
+			scache_reader_close(*reader);
+			*reader = NULL;
+		}
+		if (*reader != NULL && (put == -EAGAIN || draw(w, 2) == 0))
+			while (read_some(*reader, &r, 8192, 0) > 0)
+				;
+		if (put == -EPIPE)
+			return -EPIPE;
+		REQUIRE(put > 0 || put == -EAGAIN, "write: %zd", put);
+		if (draw(w, 32) == 0 && scache_writer_check(writer) == -EPIPE)
+			return -EPIPE;
+	}
+	return 0;
+}
+
+static void end_production(struct scache_writer *writer, const struct plan *plan)
+{
+	int ret = 0;
+
+	if (plan->ending == PLAN_FINISH)
+		ret = scache_finish(writer);
+	else if (plan->ending != PLAN_CLOSE)
+		ret = scache_abort(writer, plan->code, "as planned", 10);
+	REQUIRE(ret == 0, "ending %d: %d", (int)plan->ending, ret);
+}
+
+/* ------------------------------------------------------------------ life and death */
+
+static void open_again(struct worker *w)
+{
+	int ret = scache_open(f.dir, &f.options, &w->cache);
+
+	REQUIRE(ret == 0, "open: %d, %s", ret, scache_detail());
+}
+
+/*
+ * The lock byte falls and nothing else happens: what this process owned is
+ * left to the others. The private part is buried when all threads have ended.
+ */
+static void die(struct worker *w, struct scache_reader *reader, struct scache_writer *writer)
+{
+	lockfile_close(w->cache->peer.lock_fd);
+	/* Or it would be closed once more at the burial, when it is somebody else's. */
+	w->cache->peer.lock_fd = -1;
+	w->corpse = w->cache;
+	w->corpse_reader = reader;
+	w->corpse_writer = writer;
+	w->deaths++;
+	open_again(w);
+}
+
+static void bury(struct worker *w)
+{
+	unsigned slot = 0;
+
+	if (w->corpse == NULL)
+		return;
+	while (f.caches[slot] != NULL)
+		slot++;
+	f.caches[slot] = w->corpse;
+	fixture_kill(&f, w->corpse);
+	if (w->corpse_reader != NULL)
+		fixture_bury_reader(w->corpse_reader);
+	if (w->corpse_writer != NULL)
+		fixture_bury_writer(w->corpse_writer);
+}
+
+/* ----------------------------------------------------------------------- acts */
+
+static size_t make_key(unsigned key, char ret_text[32])
+{
+	return (size_t)snprintf(ret_text, 32, "key %u", key);
+}
+
+static void draw_options(struct worker *w, struct scache_acquire_options *ret_options)
+{
+	static const uint64_t windows[] = { 0, SCACHE_ZERO, 1, 5000, 100000, SCACHE_UNLIMITED };
+
+	*ret_options = (struct scache_acquire_options){
+		.size = sizeof(*ret_options),
+		.flags = (draw(w, 3) == 0 ? SCACHE_RUN_TO_END : 0) |
+			 (draw(w, 8) == 0 ? SCACHE_REFRESH : 0),
+		.max_age_ns = draw(w, 4) == 0 ? 1 + draw(w, 3 * NS_PER_MS) : 0,
+		.window_bytes = windows[draw(w, ARRAY_COUNT(windows))],
+	};
+}
+
+static void act_acquire(struct worker *w)
+{
+	unsigned key = (unsigned)draw(w, KEYS);
+	struct scache_acquire_options options;
+	struct scache_reader *reader = NULL;
+	struct scache_writer *writer = NULL;
+	bool alone = draw(w, 8) == 0, dies = !w->shared && w->corpse == NULL && draw(w, 25) == 0;
+	struct plan plan = plan_make(key, plan_mix(w->random));
+	char text[32];
+	int ret;
+
+	draw_options(w, &options);
+	if (alone) {
+		/* Nobody need ever come, so do not wait for anybody. */
+		options.flags |= SCACHE_RUN_TO_END;
+		options.window_bytes = SCACHE_UNLIMITED;
+	}
+	ret = scache_acquire(w->cache, text, make_key(key, text), &options,
+			     alone ? NULL : &reader, &writer);
+	REQUIRE(ret == 0 || ret == SCACHE_BYPASS, "acquire: %d", ret);
+	if (writer == NULL) {
+		if (reader != NULL)
+			read_along(w, reader, key);
+		scache_reader_close(reader);
+		return;
+	}
+	ret = write_along(w, writer, &plan, &reader, dies);
+	if (ret == 0 && !dies)
+		end_production(writer, &plan);
+	if (dies) {
+		die(w, reader, writer);
+		return;
+	}
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+}
+
+static void act_lookup(struct worker *w)
+{
+	unsigned key = (unsigned)draw(w, KEYS);
+	struct scache_reader *reader;
+	char text[32];
+	int ret = scache_lookup(w->cache, text, make_key(key, text), NULL, &reader);
+
+	REQUIRE(ret == 0 || ret == -ENOENT, "lookup: %d", ret);
+	if (ret < 0)
+		return;
+	read_along(w, reader, key);
+	scache_reader_close(reader);
+}
+
+static void act_remove(struct worker *w)
+{
+	char text[32];
+	int ret = scache_remove(w->cache, text, make_key((unsigned)draw(w, KEYS), text));
+
+	REQUIRE(ret == 0 || ret == -ENOENT, "remove: %d", ret);
+}
+
+static void act_sweep(struct worker *w)
+{
+	struct scache_sweep_options options = { .size = sizeof(options),
+						.max_age_ns = draw(w, 5 * NS_PER_MS) };
+	struct scache_sweep_report report = { .size = sizeof(report) };
+	int ret = scache_sweep(w->cache, &options, &report);
+
+	REQUIRE(ret == 0 && report.unknown == 0, "sweep: %d", ret);
+	REQUIRE(report.orphans == 0, "sweep: %llu orphans, and nobody has died with a file unowned",
+		(unsigned long long)report.orphans);
+}
+
+static void print_finding(void *arg, const char *text)
+{
+	(void)arg;
+	fprintf(stderr, "%s\n", text);
+}
+
+static int look_at(void *arg, const struct scache_entry_info *info)
+{
+	struct worker *w = arg;
+
+	REQUIRE(info->key_bytes >= 5 && memcmp(info->key, "key ", 4) == 0, "each: strange key");
+	return draw(w, 20) == 0;
+}
+
+static void act_inspect(struct worker *w)
+{
+	struct scache_stats stats = { .size = sizeof(stats) };
+	int ret = scache_stat(w->cache, &stats);
+
+	REQUIRE(ret == 0 && stats.peers >= 1, "stat: %d", ret);
+	ret = scache_each(w->cache, look_at, w);
+	REQUIRE(ret >= 0, "each: %d", ret);
+	if (draw(w, 4) != 0)
+		return;
+	ret = scache_check(w->cache, print_finding, NULL);
+	REQUIRE(ret == 0, "check: %d violations", ret);
+}
+
+static void act_reopen(struct worker *w)
+{
+	if (w->shared)
+		return;
+	REQUIRE(scache_close(w->cache) == 0, "close");
+	open_again(w);
+}
+
+static const struct {
+	unsigned weight;
+	void (*act)(struct worker *w);
+} acts[] = {
+	{ 60, act_acquire }, { 20, act_lookup }, { 7, act_remove },
+	{ 4, act_sweep },    { 5, act_inspect }, { 4, act_reopen },
+};
+
+static void *work(void *arg)
+{
+	const char *asked = getenv("SCACHE_TEST_ROUNDS");
+	long rounds = asked != NULL ? atol(asked) : ROUNDS;
+	struct worker *w = arg;
+
+	while (rounds-- > 0) {
+		uint64_t lot = draw(w, 100);
+		unsigned i = 0;
+
+		while (lot >= acts[i].weight)
+			lot -= acts[i++].weight;
+		acts[i].act(w);
+	}
+	return NULL;
+}
+
+/* ----------------------------------------------------------------------- test */
+
+/* Everybody has gone: what is left, and do the books balance? */
+static void look_at_the_remains(unsigned deaths)
+{
+	struct scache *cache = fixture_open(&f);
+	struct scache_sweep_options options = { .size = sizeof(options), .max_age_ns = SCACHE_ZERO };
+	struct scache_stats stats = { .size = sizeof(stats) };
+
+	ck_assert_int_eq(scache_sweep(cache, &options, NULL), 0);
+	ck_assert_int_eq(scache_check(cache, print_finding, NULL), 0);
+	ck_assert_int_eq(scache_stat(cache, &stats), 0);
+	ck_assert_uint_eq(stats.entries, 0);
+	ck_assert_uint_eq(stats.entries_free, FIXTURE_ENTRIES);
+	ck_assert_uint_eq(stats.readers, 0);
+	ck_assert_uint_eq(stats.rings_in_use, 0);
+	ck_assert_uint_eq(stats.peers, 1);
+	ck_assert_uint_eq(stats.deaths, deaths);
+	ck_assert_uint_eq(stats.productions, stats.finishes + stats.failures);
+	printf("%llu productions, %llu hits, %llu joins, %llu bypasses, %u deaths\n",
+	       (unsigned long long)stats.productions, (unsigned long long)stats.hits,
+	       (unsigned long long)stats.joins, (unsigned long long)stats.bypasses, deaths);
+}
+
+START_TEST(everything_at_once_is_right_to_the_byte)
+{
+	static struct worker workers[THREADS];
+	unsigned deaths = 0, i;
+
+	fixture_begin(&f);
+	f.options.peers = 2 * THREADS + 2;
+	for (i = 0; i < THREADS; i++) {
+		workers[i].random = plan_mix(seed + i);
+		workers[i].shared = i >= THREADS - SHARING;
+		if (i <= THREADS - SHARING)
+			open_again(&workers[i]);
+		else
+			workers[i].cache = workers[i - 1].cache;
+	}
+	for (i = 0; i < THREADS; i++)
+		ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+	for (i = 0; i < THREADS; i++)
+		pthread_join(workers[i].thread, NULL);
+	for (i = 0; i < THREADS; i++) {
+		deaths += workers[i].deaths;
+		bury(&workers[i]);
+		if (i <= THREADS - SHARING)
+			ck_assert_int_eq(scache_close(workers[i].cache), 0);
+	}
+	look_at_the_remains(deaths);
+	fixture_end(&f);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = { everything_at_once_is_right_to_the_byte };
+	const char *asked = getenv("SCACHE_TEST_SEED");
+
+	seed = asked != NULL ? strtoull(asked, NULL, 0) : clock_shared_ns();
+	printf("SCACHE_TEST_SEED=%llu\n", (unsigned long long)seed);
+	fflush(stdout);
+	return fixture_main("threads", NULL, NULL, tests, ARRAY_COUNT(tests));
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+#include "scratch.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <glob.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "spawn.h"
+
+#define NOBODY 65534
+
+char scratch_base[256];
+char scratch_dir[300];
+struct scache_options scratch_options;
+
+static void set_up(void)
+{
+	const char *above = getenv("TMPDIR");
+
+	snprintf(scratch_base, sizeof(scratch_base), "%s/scratch.XXXXXX",
+		 above != NULL ? above : "/tmp");
+	must(mkdtemp(scratch_base) != NULL);
+	snprintf(scratch_dir, sizeof(scratch_dir), "%s/cache", scratch_base);
+	scratch_options = (struct scache_options){
+		.size = sizeof(scratch_options),
+		.entries = 64,
+		.peers = 64,
+		.readers = 4096,
+		.rings = 8,
+		.ring_bytes = SCRATCH_RING_BYTES,
+		.window_bytes = SCACHE_UNLIMITED,
+		.max_age_ns = SCACHE_UNLIMITED,
+		.segment_dir = scratch_base,
+	};
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	(void)st;
+	(void)type;
+	(void)at;
+	remove(path);
+	return 0;
+}
+
+static void tear_down(void)
+{
+	nftw(scratch_base, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+struct scache *scratch_open(void)
+{
+	struct scache *cache;
+	int ret = scache_open(scratch_dir, &scratch_options, &cache);
+
+	if (ret < 0)
+		spawn_fail(__FILE__, __LINE__, "open: %s: %s", scache_strerror(ret),
+			   scache_detail());
+	return cache;
+}
+
+void scratch_close(struct scache *cache)
+{
+	must_be(scache_close(cache), 0);
+}
+
+struct scache_stats scratch_stat(struct scache *cache)
+{
+	struct scache_stats stats = { .size = sizeof(stats) };
+
+	must_be(scache_stat(cache, &stats), 0);
+	return stats;
+}
+
+struct scache_entry_info scratch_info(struct scache_reader *reader)
+{
+	struct scache_entry_info info = { .size = sizeof(info) };
+
+	must_be(scache_reader_info(reader, &info), 0);
+	return info;
+}
+
+struct scache_writer *scratch_create(struct scache *cache, const char *key, uint64_t window_bytes,
+				     struct scache_reader **ret_reader)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .window_bytes = window_bytes };
+	struct scache_writer *writer = NULL;
+
+	must_be(scache_acquire(cache, key, strlen(key), &options, ret_reader, &writer), 0);
+	must(writer != NULL);
+	return writer;
+}
+
+struct scache_reader *scratch_find(struct scache *cache, const char *key)
+{
+	struct scache_reader *reader;
+
+	must_be(scache_lookup(cache, key, strlen(key), NULL, &reader), 0);
+	return reader;
+}
+
+int scratch_misses(struct scache *cache, const char *key)
+{
+	struct scache_reader *reader;
+	int ret = scache_lookup(cache, key, strlen(key), NULL, &reader);
+
+	if (ret == 0)
+		scache_reader_close(reader);
+	else
+		must_be(ret, -ENOENT);
+	return ret < 0;
+}
+
+struct scache_writer *scratch_take(struct scache *cache, const char *key)
+{
+	struct scache_writer *writer;
+	struct scache_reader *reader;
+	char data[4096];
+	ssize_t got;
+
+	for (;;) {
+		must_be(scache_acquire(cache, key, strlen(key), NULL, NULL, &writer), 0);
+		if (writer != NULL)
+			return writer;
+		if (scache_lookup(cache, key, strlen(key), NULL, &reader) < 0)
+			continue;
+		do
+			got = scache_read(reader, data, sizeof(data), SCACHE_FOREVER);
+		while (got > 0);
+		must_be(got, -EOWNERDEAD);
+		scache_reader_close(reader);
+	}
+}
+
+static void print_finding(void *arg, const char *text)
+{
+	(void)arg;
+	fprintf(stderr, "check: %s\n", text);
+}
+
+void scratch_is_clean(struct scache *cache)
+{
+	struct scache_sweep_report report = { .size = sizeof(report) };
+	struct scache_stats stats;
+
+	must_be(scache_sweep(cache, NULL, &report), 0);
+	must_be(scache_check(cache, print_finding, NULL), 0);
+	stats = scratch_stat(cache);
+	must_be(stats.peers, 1);
+	must_be(stats.readers, 0);
+	must_be(stats.rings_in_use, 0);
+	must_be(stats.entries_filling, 0);
+	must_be(stats.entries_failed, 0);
+	must_be(stats.entries_hidden, 0);
+	must_be(stats.entries_free + stats.entries_finished, stats.max_entries);
+	must_be(scratch_blobs(), stats.entries_finished);
+}
+
+static int find_blobs(glob_t *ret_found)
+{
+	char pattern[400];
+
+	snprintf(pattern, sizeof(pattern), "%s/blobs/[0-9a-f]*/*", scratch_dir);
+	return glob(pattern, 0, NULL, ret_found) == 0 ? (int)ret_found->gl_pathc : 0;
+}
+
+int scratch_blobs(void)
+{
+	glob_t found = { .gl_pathc = 0 };
+	int count = find_blobs(&found);
+
+	globfree(&found);
+	return count;
+}
+
+void scratch_blob(char *ret_path, size_t bytes)
+{
+	glob_t found = { .gl_pathc = 0 };
+
+	must_be(find_blobs(&found), 1);
+	must(snprintf(ret_path, bytes, "%s", found.gl_pathv[0]) < (int)bytes);
+	globfree(&found);
+}
+
+void scratch_drop_root(void)
+{
+	if (geteuid() != 0)
+		return;
+	must(setgroups(0, NULL) == 0);
+	must(setgid(NOBODY) == 0);
+	must(setuid(NOBODY) == 0);
+}
+
+void scratch_give_away(void)
+{
+	const char *above = getenv("TMPDIR");
+	struct stat st;
+
+	if (geteuid() != 0)
+		return;
+	must(chown(scratch_base, NOBODY, NOBODY) == 0);
+	/* The harness makes one for each test, for its owner only. */
+	if (above != NULL && stat(above, &st) == 0 && !(st.st_mode & 01))
+		must(chmod(above, 0711) == 0);
+}
+
+int scratch_run(const char *name, const TTest *const *tests, size_t count)
+{
+	Suite *suite = suite_create(name);
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	for (size_t i = 0; i < count; i++) {
+		TCase *one = tcase_create(tests[i]->name);
+
+		tcase_add_checked_fixture(one, set_up, tear_down);
+		tcase_set_timeout(one, DEADLINE_MS / 1000.0 * 1.5);
+		tcase_add_test(one, tests[i]);
+		suite_add_tcase(suite, one);
+	}
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed > 0;
+}
