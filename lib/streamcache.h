@@ -69,7 +69,7 @@ struct scache_options {
 	uint32_t rings;        /* live windows, 1 .. 4096; default 16 */
 	uint64_t ring_bytes;   /* power of two, 64 KiB .. 1 GiB; default 2 MiB */
 	uint64_t window_bytes; /* writer ahead of its fastest reader;
-				  default: ring_bytes; SCACHE_ZERO = lock step */
+				  default 3/4 ring_bytes; SCACHE_ZERO = lock step */
 	uint64_t max_age_ns;   /* counted from completion; default 1 h */
 	const char *segment_dir; /* where the segment is created; NULL = DIR/ctl if
 				    that is a tmpfs, else /dev/shm */

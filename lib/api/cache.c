@@ -95,7 +95,7 @@ static void wish(const struct scache_options *o, const char *dir, struct segment
 			      .rings = DEFAULT_RINGS,
 			      .ring_bytes = DEFAULT_RING_BYTES,
 			      .max_age_ns = DEFAULT_MAX_AGE_NS,
-			      .window_bytes = ring_bytes },
+			      .window_bytes = ring_bytes / 4 * 3 },
 		.mode = o->mode & 070 ? 0660 : 0600,
 		.segment_dir = o->segment_dir,
 		.dir = dir,

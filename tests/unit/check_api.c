@@ -143,7 +143,7 @@ START_TEST(an_older_struct_of_options_gets_defaults_for_the_rest)
 	ck_assert_int_eq(scache_get_options(cache, &now), 0);
 	ck_assert_uint_eq(now.entries, FIXTURE_ENTRIES);
 	ck_assert_uint_eq(now.max_age_ns, 3600ull * 1000000000ull);
-	ck_assert_uint_eq(now.window_bytes, FIXTURE_RING_BYTES);
+	ck_assert_uint_eq(now.window_bytes, FIXTURE_RING_BYTES / 4 * 3);
 	/* And gets back as much as it has room for. */
 	memset(&now, 0x5a, sizeof(now));
 	now.size = offsetof(struct scache_options, max_age_ns);
