@@ -386,7 +386,8 @@ SCACHE_API int scache_sweep(struct scache *cache, const struct scache_sweep_opti
 			    struct scache_sweep_report *ret_report);
 
 /*
- * scache_destroy - remove the segment and all our files in @dir.
+ * scache_destroy - remove the segment and all our files in @dir, and @dir
+ * itself if that is empty then and its parent may be changed.
  * Unknown files are reported and left. Only the flags, victim and arg fields
  * of @options are used; it may be NULL.
  * Returns 0; -EBUSY with attached processes (nothing is removed);

@@ -90,6 +90,9 @@ int tool_getopt(struct tool *tool, const struct command *command, int argc, char
 		case TOOL_OPT_SEGMENT_DIR:
 			tool->segment_dir = optarg;
 			continue;
+		case TOOL_OPT_GROUP:
+			tool->group = 1;
+			continue;
 		case TOOL_OPT_JSON:
 			tool->json = 1;
 			continue;
@@ -185,6 +188,8 @@ int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
 			consequence ? "; " : "", consequence ? consequence : "");
 		return rc;
 	}
+	if (tool->group)
+		options.mode = 0770;
 	if (tool->segment_dir)
 		options.segment_dir = tool->segment_dir;
 	else if (segment_dir && *segment_dir)

@@ -30,6 +30,8 @@ static void print_help(void)
 	      "                     $XDG_CACHE_HOME/streamcache, else ~/.cache/streamcache\n"
 	      "  --segment-dir=DIR  where the shared segment is made; else\n"
 	      "                     $STREAMCACHE_SEGMENT_DIR, else a place in memory\n"
+	      "  --group            share the cache with the directory's group (mode 0770);\n"
+	      "                     each of its users says so\n"
 	      "  --help             this text; streamcache COMMAND --help says more\n"
 	      "  --version          the version\n"
 	      "\n"
@@ -107,6 +109,9 @@ int main(int argc, char **argv)
 			break;
 		case TOOL_OPT_SEGMENT_DIR:
 			tool.segment_dir = optarg;
+			break;
+		case TOOL_OPT_GROUP:
+			tool.group = 1;
 			break;
 		case TOOL_OPT_HELP:
 			print_help();

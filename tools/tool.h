@@ -45,6 +45,7 @@ enum tool_exit {
 enum tool_option {
 	TOOL_OPT_CACHE = 256,
 	TOOL_OPT_SEGMENT_DIR,
+	TOOL_OPT_GROUP,
 	TOOL_OPT_JSON,
 	TOOL_OPT_HEX,
 	TOOL_OPT_HELP,
@@ -55,6 +56,7 @@ enum tool_option {
 #define TOOL_OPTIONS                                                                               \
 	{ "cache", required_argument, NULL, TOOL_OPT_CACHE },                                      \
 	{ "segment-dir", required_argument, NULL, TOOL_OPT_SEGMENT_DIR },                          \
+	{ "group", no_argument, NULL, TOOL_OPT_GROUP },                                            \
 	{ "help", no_argument, NULL, TOOL_OPT_HELP }
 #define TOOL_OPTION_JSON { "json", no_argument, NULL, TOOL_OPT_JSON }
 #define TOOL_OPTION_HEX { "hex", no_argument, NULL, TOOL_OPT_HEX }
@@ -63,6 +65,7 @@ enum tool_option {
 #define TOOL_HELP_COMMON                                                                           \
 	"  --cache=DIR        the cache's directory\n"                                             \
 	"  --segment-dir=DIR  where the shared segment is made\n"                                  \
+	"  --group            share the cache with the directory's group\n"                        \
 	"  --help             this text\n"
 #define TOOL_HELP_JSON "  --json             print JSON\n"
 #define TOOL_HELP_HEX "  --hex              each KEY is written in hexadecimal\n"
@@ -70,6 +73,7 @@ enum tool_option {
 struct tool {
 	const char *cache_dir;   /* --cache=DIR, else NULL */
 	const char *segment_dir; /* --segment-dir=DIR, else NULL */
+	int group; /* --group: mode 0770 */
 	int json;
 	int hex;
 	int closed[3]; /* descriptors 0, 1, 2 that were closed at start */
