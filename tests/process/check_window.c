@@ -22,14 +22,14 @@ struct plan {
 	uint32_t flags; /* of the acquire */
 };
 
-static struct scache_writer *create_as(const struct plan *plan)
+static struct scache_writer *create_as(struct scache *cache, const struct plan *plan)
 {
 	struct scache_acquire_options options = { .size = sizeof(options),
 						  .flags = plan->flags,
 						  .window_bytes = plan->window_bytes };
 	struct scache_writer *writer;
 
-	must_be(scache_acquire(scratch_open(), "k", 1, &options, NULL, &writer), 0);
+	must_be(scache_acquire(cache, "k", 1, &options, NULL, &writer), 0);
 	must(writer != NULL);
 	return writer;
 }
@@ -38,7 +38,7 @@ static struct scache_writer *create_as(const struct plan *plan)
 static void produce(void *arg)
 {
 	const struct plan *plan = arg;
-	struct scache_writer *writer = create_as(plan);
+	struct scache_writer *writer = create_as(scratch_open(), plan);
 	int error = 0;
 
 	child_say(0);
@@ -140,7 +140,7 @@ static void produce_in_steps(void *arg)
 	static char data[SCRATCH_RING_BYTES + 12345];
 	uint64_t count = *(uint64_t *)arg, at = 0;
 	struct plan plan = { SCACHE_ZERO, 0, 0, 0 };
-	struct scache_writer *writer = create_as(&plan);
+	struct scache_writer *writer = create_as(scratch_open(), &plan);
 
 	child_say(0);
 	child_listen();
@@ -218,7 +218,7 @@ START_TEST(the_next_write_after_the_last_reader_left_is_epipe)
 {
 	struct plan plan = { SCACHE_UNLIMITED, 1000, 1000, 0 };
 	struct scache *cache = scratch_open();
-	struct scache_writer *writer = create_as(&plan);
+	struct scache_writer *writer = create_as(cache, &plan);
 	struct scache_reader *one = scratch_find(cache, "k"), *other = scratch_find(cache, "k");
 
 	must_be(scache_write(writer, "x", 1, 0), 1);
@@ -304,7 +304,8 @@ END_TEST
 START_TEST(a_silent_writer_finds_out_that_its_readers_were_killed)
 {
 	struct plan plan = { SCACHE_UNLIMITED, 0, 1, 0 };
-	struct scache_writer *writer = create_as(&plan);
+	struct scache *cache = scratch_open();
+	struct scache_writer *writer = create_as(cache, &plan);
 	struct child reader;
 
 	child_start(&reader, attach_and_stay, NULL);
@@ -314,6 +315,7 @@ START_TEST(a_silent_writer_finds_out_that_its_readers_were_killed)
 	eventually(scache_writer_check(writer) == -EPIPE);
 	must_be(scache_write(writer, "x", 1, 0), -EPIPE);
 	scache_writer_close(writer);
+	scratch_close(cache);
 }
 END_TEST
 

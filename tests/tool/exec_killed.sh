@@ -17,6 +17,7 @@ pid1='' pid2=''
 start() {
 	n=$1
 	shift
+	rm -f "$work/out.$n" "$work/err.$n" # of the case before: somebody awaits these
 	setsid env --default-signal=INT,QUIT "$@" >"$work/out.$n" 2>"$work/err.$n" &
 	eval "pid$n=$!"
 	pids="$pids $!"
@@ -47,6 +48,7 @@ case_is "a caller that closes its output leaves the others fine"
 reset
 start 1 "$sc" exec --key=head -- "$work/held"
 await entry_is head readers 1
+rm -f "$work/out.2" # of the case before
 "$sc" exec --key=head -- "$work/held" | head -n 1 >"$work/out.2" &
 pids="$pids $!"
 await has_line first "$work/out.2"

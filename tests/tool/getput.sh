@@ -87,6 +87,7 @@ pids="$pids $put"
 exec 8>"$work/fifo"
 echo one >&8
 await entry_is removed bytes 4
+rm -f "$work/out.1"
 "$sc" get removed >"$work/out.1" 8>&- &
 get=$!
 pids="$pids $get"
@@ -113,6 +114,7 @@ pids="$pids $put"
 exec 8>"$work/fifo"
 echo one >&8
 await entry_is killed bytes 4
+rm -f "$work/out.1" "$work/err.1"
 "$sc" get killed >"$work/out.1" 2>"$work/err.1" 8>&- &
 get=$!
 pids="$pids $get"
@@ -137,6 +139,7 @@ reset
 "$sc" exec --key=failing -- "$work/failing" >"$work/out.0" 2>"$work/err.0" &
 pids="$pids $!"
 await entry_is failing readers 1
+rm -f "$work/out.1" "$work/err.1"
 "$sc" get failing >"$work/out.1" 2>"$work/err.1" 8>&- &
 get=$!
 pids="$pids $get"
