@@ -249,7 +249,7 @@ int main(int argc, char **argv)
 		else if (c == 'W')
 			job.window = number(optarg) == 0 ? SCACHE_ZERO : number(optarg);
 		else
-			return 2;
+			errx(2, "usage: live [--rounds=N] [--mib=N] [--write=BYTES] [--window=BYTES] [DIR]");
 	}
 	if (job.rounds < 1 || job.rounds > ROUNDS_MAX || job.write < 1)
 		errx(2, "rounds must be 1 .. %d, and writes at least a byte", ROUNDS_MAX);

@@ -141,7 +141,7 @@ struct scache_acquire_options {
  * @ret_writer: the writer if this caller was elected, else NULL.
  * Returns 0; SCACHE_BYPASS (both outputs NULL) if the cache cannot help and
  * the caller should produce for itself; -EINVAL for an impossible key or
- * option; -ENOMEM.
+ * option; -ECHILD.
  * Blocks: no (creates or opens at most one file). Threads: any.
  * If you die inside: what was half made is undone by whoever meets it.
  */
@@ -159,8 +159,9 @@ SCACHE_API int scache_lookup(struct scache *cache, const void *key, size_t key_b
 			     struct scache_reader **ret_reader);
 
 /*
- * scache_remove - make the entry of @key unfindable now. Attached streams go
- * on undisturbed; the space returns when the last of them has left.
+ * scache_remove - make the entry of @key unfindable now. Attached readers, and
+ * the writer as long as there are any, go on undisturbed; the space returns when
+ * the last of them has left.
  * Returns 0 or -ENOENT. Blocks: no. Threads: any.
  */
 SCACHE_API int scache_remove(struct scache *cache, const void *key, size_t key_bytes);
@@ -170,13 +171,15 @@ SCACHE_API int scache_remove(struct scache *cache, const void *key, size_t key_b
 /*
  * scache_write - append @bytes bytes.
  * Waits while the writer is a full window ahead of its fastest reader.
- * A writer that nobody has attached to yet counts as having one at byte 0.
+ * A writer that nobody has attached to yet counts as having one at byte 0,
+ * unless it runs to the end: without readers that one does not wait at all.
  * Returns the bytes taken, which are less than @bytes only if the call ended
  * early after some. If none could be taken: -EAGAIN, -ETIMEDOUT, or
  *  -EDEADLK  the window is full and has been for a second, and the only
  *            reader was last used by this very thread: read first
  * and, for good (every later call returns the same):
- *  -EPIPE    all readers have left (never with SCACHE_RUN_TO_END)
+ *  -EPIPE    all readers have left, or none has come and none can come any
+ *            more (removed, or no file); never with SCACHE_RUN_TO_END
  *  -EIO, ... the bytes can be kept neither in a file nor in a ring
  * Blocks: for readers, and for the disk. Threads: one per writer.
  * If you die inside: readers get every byte published so far, then -EOWNERDEAD.
@@ -208,7 +211,7 @@ SCACHE_API int scache_finish(struct scache_writer *writer);
  * @code: -errno is what scache_read() will return; a number > 0 is the
  *  producer's own (an exit status): scache_read() returns -EREMOTEIO and
  *  scache_wait() tells the number. 0, and what these calls say themselves
- *  (-EAGAIN, -ETIMEDOUT, -ESTALE, -ECHILD), are -EINVAL.
+ *  (-EAGAIN, -ETIMEDOUT, -ESTALE, -ECHILD, -EOWNERDEAD, -EBADMSG), are -EINVAL.
  * @message: for people, up to SCACHE_MESSAGE_BYTES_MAX bytes; may be NULL.
  * Returns 0 or -EINVAL. Blocks: for the disk.
  */
@@ -276,7 +279,7 @@ SCACHE_API int scache_reader_close(struct scache_reader *reader);
 enum scache_state {
 	SCACHE_FILLING = 1,  /* a writer appends */
 	SCACHE_FINISHED = 2, /* complete, immutable */
-	SCACHE_FAILED = 3,   /* kept only for the readers it still has */
+	SCACHE_FAILED = 3    /* kept only for the readers it still has */
 };
 
 /* flags of struct scache_entry_info */
@@ -387,7 +390,7 @@ SCACHE_API int scache_sweep(struct scache *cache, const struct scache_sweep_opti
 
 /*
  * scache_destroy - remove the segment and all our files in @dir, and @dir
- * itself if that is empty then and its parent may be changed.
+ * itself, whoever made it, if it is empty then and its parent may be changed.
  * Unknown files are reported and left. Only the flags, victim and arg fields
  * of @options are used; it may be NULL.
  * Returns 0; -EBUSY with attached processes (nothing is removed);

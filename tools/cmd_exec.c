@@ -97,7 +97,7 @@ static int join_own_run(struct exec *exec, struct scache_reader **ret_reader)
 		rc = SCACHE_BYPASS;
 	}
 	if (rc) {
-		holder_forget(&exec->holder, 0);
+		holder_forget(&exec->holder);
 		return rc;
 	}
 	exec->started = 1;
@@ -130,7 +130,7 @@ static int attach(struct exec *exec, struct scache_reader **ret_reader)
 		return rc;
 	if (answer == HOLDER_WON)
 		return join_own_run(exec, ret_reader);
-	holder_forget(&exec->holder, 1);
+	holder_forget(&exec->holder);
 	if (answer == HOLDER_BYPASS)
 		return SCACHE_BYPASS;
 	if (answer != HOLDER_LOST)
@@ -149,11 +149,8 @@ static int lost(struct exec *exec, int error)
 	case -EPIPE:
 	case -EBADMSG: /* the entry is gone, the next look-up finds another */
 	case -ESTALE:
-		if (++exec->lost <= LOST_MAX)
-			return AGAIN;
-		tool_error("the producer was lost %d times: %s", exec->lost,
-			   scache_strerror(error));
-		return TOOL_LOST;
+		/* nothing was output yet, so nobody has lost anything */
+		return ++exec->lost <= LOST_MAX ? AGAIN : BYPASS;
 	default:
 		return BYPASS;
 	}
@@ -168,7 +165,7 @@ static void leave_run(struct exec *exec, struct scache_reader *reader, int rc)
 	if (rc == STREAM_OUTPUT_FAILED) /* CMD's messages are not waited for */
 		shutdown(exec->holder.stderr_fd, SHUT_RD);
 	pthread_join(exec->messages, NULL);
-	holder_forget(&exec->holder, 0);
+	holder_forget(&exec->holder);
 	exec->started = 0;
 }
 

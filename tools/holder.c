@@ -32,6 +32,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define CALLER_PATIENCE_MS 1000
+
 /* ----------------------------------------------------------- in the holder */
 
 static void close_between(int first, int last)
@@ -98,7 +100,7 @@ static void answer(int control_fd, enum holder_answer what)
 	send(control_fd, &byte, 1, MSG_NOSIGNAL);
 }
 
-/* 0 when the caller is there or has died; -ECANCELED if this process shall end. */
+/* 0 when the caller is there, has died, or does not come; -ECANCELED if this process shall end. */
 static int await_caller(int control_fd, int term_fd)
 {
 	struct pollfd fds[2] = {
@@ -106,9 +108,18 @@ static int await_caller(int control_fd, int term_fd)
 		{ .fd = term_fd, .events = POLLIN },
 	};
 
-	while (poll(fds, 2, -1) < 0 && errno == EINTR)
+	/* One that is stopped must not stop those who have joined meanwhile. */
+	while (poll(fds, 2, CALLER_PATIENCE_MS) < 0 && errno == EINTR)
 		;
 	return fds[1].revents ? -ECANCELED : 0;
+}
+
+/* An entry that could not get a file is hidden: the caller would never find it. */
+static int is_joinable(struct scache_reader *reader)
+{
+	struct scache_entry_info info = { .size = sizeof(info) };
+
+	return !scache_reader_info(reader, &info) && !(info.flags & SCACHE_HIDDEN);
 }
 
 static void produce(const struct holder_request *request, struct scache *cache, int control_fd,
@@ -122,6 +133,12 @@ static void produce(const struct holder_request *request, struct scache *cache, 
 	if (rc || !writer) {
 		scache_reader_close(reader);
 		answer(control_fd, rc ? HOLDER_BYPASS : HOLDER_LOST);
+		return;
+	}
+	if (!is_joinable(reader)) {
+		scache_reader_close(reader);
+		scache_writer_close(writer);
+		answer(control_fd, HOLDER_BYPASS);
 		return;
 	}
 	answer(control_fd, HOLDER_WON);
@@ -160,13 +177,36 @@ static void close_pair(int pair[2])
 	close(pair[1]);
 }
 
+#define IN_GRANDCHILD 1
+
+/*
+ * The holder must be nobody's child here: CMD may take this process's place,
+ * and would have a child it never made. Returns 0, IN_GRANDCHILD, -errno.
+ */
+static int fork_grandchild(void)
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		pid = fork();
+		if (pid != 0)
+			_exit(pid < 0);
+		return IN_GRANDCHILD;
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status ? -EAGAIN : 0;
+}
+
 int holder_start(const struct holder_request *request, struct holder *ret_holder,
 		 enum holder_answer *ret_answer)
 {
 	int control[2], messages[2], rc;
 	ssize_t n;
 	char byte;
-	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control))
 		return -errno;
@@ -175,20 +215,18 @@ int holder_start(const struct holder_request *request, struct holder *ret_holder
 		close_pair(control);
 		return rc;
 	}
-	pid = fork();
-	if (pid == 0) {
+	rc = fork_grandchild();
+	if (rc == IN_GRANDCHILD) {
 		holder_main(request, control[1], messages[1]);
 		_exit(0);
 	}
-	if (pid < 0) {
-		rc = -errno;
+	if (rc) {
 		close_pair(control);
 		close_pair(messages);
 		return rc;
 	}
 	close(control[1]);
 	close(messages[1]);
-	ret_holder->pid = pid;
 	ret_holder->control_fd = control[0];
 	ret_holder->stderr_fd = messages[0];
 	n = tool_read(control[0], &byte, 1);
@@ -203,11 +241,8 @@ void holder_attached(struct holder *holder)
 	send(holder->control_fd, &byte, 1, MSG_NOSIGNAL);
 }
 
-void holder_forget(struct holder *holder, int reap)
+void holder_forget(struct holder *holder)
 {
 	close(holder->control_fd);
 	close(holder->stderr_fd);
-	/* a child left behind would be a stranger to a CMD that takes our place */
-	while (reap && waitpid(holder->pid, NULL, 0) < 0 && errno == EINTR)
-		;
 }

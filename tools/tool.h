@@ -212,7 +212,6 @@ struct holder_request {
 };
 
 struct holder {
-	pid_t pid;
 	int control_fd;
 	int stderr_fd; /* CMD's standard error arrives here */
 };
@@ -221,8 +220,7 @@ struct holder {
 int holder_start(const struct holder_request *request, struct holder *ret_holder,
 		 enum holder_answer *ret_answer);
 void holder_attached(struct holder *holder);
-/* @reap: it is about to end by itself, wait for it. */
-void holder_forget(struct holder *holder, int reap);
+void holder_forget(struct holder *holder);
 
 /* ------------------------------------------------------------------ run.c */
 

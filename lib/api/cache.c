@@ -220,7 +220,8 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 		if (ret != -ESTALE && (ret != -ENOENT || own.flags & SCACHE_OPEN_EXISTING))
 			break;
 	}
-	quiet_end(&quiet, ret == -EFBIG);
+	/* Fewer rings than wanted is no error, but was a signal all the same. */
+	quiet_end(&quiet, true);
 	if (ret < 0) {
 		free(cache);
 		return ret;

@@ -115,8 +115,11 @@ static int destroy_all(struct destruction *d, const char *dir, struct cache_fds 
 	if (ret < 0)
 		return ret;
 	remove_segment(d, fds->lock_fd);
-	if (d->dry_run)
+	if (d->dry_run) {
+		if (d->unknown == 0)
+			tell(d, dir, "directory", false, 0);
 		return 0;
+	}
 	remove_fan_outs(d);
 	unlinkat(fds->dir_fd, "blobs", AT_REMOVEDIR);
 	/* The lock file last: until then nobody else can begin anew under it. */
@@ -126,9 +129,11 @@ static int destroy_all(struct destruction *d, const char *dir, struct cache_fds 
 		return detail_set(-ENOTEMPTY, "%llu files in %s are not streamcache's and were left",
 				  (unsigned long long)d->unknown, dir);
 	/* The directory itself may be somebody else's to give and take: it is empty. */
-	if (rmdir(dir) == 0 || errno == EACCES || errno == EPERM || errno == EBUSY)
-		return 0;
-	return detail_set(-errno, "cannot remove %s", dir);
+	if (rmdir(dir) == 0)
+		tell(d, dir, "directory", true, 0);
+	else if (errno == ENOTEMPTY || errno == EEXIST || errno == EIO)
+		return detail_set(-errno, "cannot remove %s", dir);
+	return 0;
 }
 
 int scache_destroy(const char *dir, const struct scache_sweep_options *options)

@@ -14,8 +14,6 @@
 #include "api/cache.h"
 #include "base/detail.h"
 
-#define NO_GROUP ((gid_t)-1) /* that of the directory itself */
-
 static int judge(const struct stat *at, const char *what, uint32_t mode)
 {
 	const struct stat st = *at;
@@ -39,21 +37,21 @@ static int judge(const struct stat *at, const char *what, uint32_t mode)
  * A group share that was asked for: its group enters, and owns what is made
  * inside. Not only for a new directory: its maker may have died before this.
  */
-static int share_with_group(int fd, const struct stat *st, const char *what, uint32_t mode,
-			    gid_t group)
+static int share_with_group(int fd, uint32_t mode, gid_t group)
 {
-	if (!(mode & 070) || st->st_uid != geteuid() ||
-	    (st->st_gid == group && (st->st_mode & 07777) == (mode | S_ISGID)))
+	struct stat st;
+
+	if (!(mode & 070) || fstat(fd, &st) < 0 || st.st_uid != geteuid() ||
+	    (st.st_gid == group && (st.st_mode & 07777) == (mode | S_ISGID)))
 		return 0;
-	if ((st->st_gid != group && fchown(fd, (uid_t)-1, group) < 0) ||
+	if ((st.st_gid != group && fchown(fd, (uid_t)-1, group) < 0) ||
 	    fchmod(fd, mode | S_ISGID) < 0)
-		return detail_set(-errno, "cannot set the mode of %s", what);
+		return detail_set(-errno, "cannot share the cache directory with its group");
 	return 0;
 }
 
 /* Open directory @name below @at, made if need be, never through a symbolic link. */
-static int open_directory(int at, const char *name, const char *what, uint32_t mode, bool create,
-			  gid_t group)
+static int open_directory(int at, const char *name, const char *what, uint32_t mode, bool create)
 {
 	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | (at == AT_FDCWD ? 0 : O_NOFOLLOW);
 	struct stat st;
@@ -74,8 +72,6 @@ static int open_directory(int at, const char *name, const char *what, uint32_t m
 						    : "cannot open %s",
 				  what);
 	ret = fstat(fd, &st) < 0 ? -errno : judge(&st, what, mode);
-	if (ret == 0)
-		ret = share_with_group(fd, &st, what, mode, group != NO_GROUP ? group : st.st_gid);
 	if (ret < 0) {
 		close(fd);
 		return ret;
@@ -103,20 +99,26 @@ int cache_open_directories(const char *dir, uint32_t mode, bool create, struct c
 	struct stat st;
 	int ret;
 
-	ret = fds.dir_fd = open_directory(AT_FDCWD, dir, dir, mode, create, NO_GROUP);
+	ret = fds.dir_fd = open_directory(AT_FDCWD, dir, dir, mode, create);
 	if (ret < 0)
 		return ret;
 	if (fstat(fds.dir_fd, &st) == 0)
 		fds.group = st.st_gid;
 	/* The lock file makes a directory a cache; ctl alone may be a beginning that died. */
 	ret = fds.ctl_fd = open_directory(fds.dir_fd, "ctl", "ctl in the cache directory", mode,
-					  create, fds.group);
+					  create);
 	if (ret >= 0)
-		ret = fds.lock_fd = lockfile_open(fds.ctl_fd, mode & 0666, create);
+		ret = fds.lock_fd = lockfile_open(fds.ctl_fd, mode & 0666, fds.group, create);
 	if (ret >= 0)
 		ret = fds.blobs_fd = open_directory(fds.dir_fd, "blobs",
-						    "blobs in the cache directory", mode, true,
-						    fds.group);
+						    "blobs in the cache directory", mode, true);
+	/* Only now: the lock file has told that the cache may be shared. */
+	if (ret >= 0)
+		ret = share_with_group(fds.dir_fd, mode, fds.group);
+	if (ret >= 0)
+		ret = share_with_group(fds.ctl_fd, mode, fds.group);
+	if (ret >= 0)
+		ret = share_with_group(fds.blobs_fd, mode, fds.group);
 	if (ret < 0) {
 		cache_close_fds(&fds);
 		if (ret == -ENOENT && !create)

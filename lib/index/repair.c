@@ -105,12 +105,14 @@ bool repair_producer(struct peer *peer, struct entry_name name)
 	if (state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING ||
 	    !peer_is_dead(peer, slot))
 		return false;
-	if (repair_reap(peer, slot) > 0)
-		return true;
-	/* Somebody is at it, and may be stopped: that it is reaped at all is proof enough. */
-	return slot < segment->geometry.peers &&
-	       PEER_STATE(shm_load(&segment->peers[slot].state)) == PEER_REAPING &&
-	       fail_fill(peer, name.idx, word);
+	repair_reap(peer, slot);
+	/* If somebody is at it he may be stopped: that it is reaped at all is proof enough. */
+	if (slot < segment->geometry.peers &&
+	    PEER_STATE(shm_load(&segment->peers[slot].state)) == PEER_REAPING)
+		fail_fill(peer, name.idx, word);
+	/* Whoever did it. */
+	word = shm_load(entry_state_word(segment, name.idx));
+	return state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING;
 }
 
 uint32_t repair_reap_some(struct peer *peer, uint32_t count)

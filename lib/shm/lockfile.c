@@ -31,6 +31,7 @@
 static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
 static int *open_fds;
 static size_t open_count, open_room;
+static unsigned fork_count; /* generations of children between the first process and us */
 
 static void before_fork(void)
 {
@@ -46,6 +47,7 @@ static void after_fork_child(void)
 {
 	while (open_count > 0)
 		close(open_fds[--open_count]);
+	fork_count++;
 	pthread_mutex_init(&open_mutex, NULL);
 }
 
@@ -80,6 +82,11 @@ static int open_noted(int ctl_fd, int flags, mode_t mode)
 	}
 	pthread_mutex_unlock(&open_mutex);
 	return fd;
+}
+
+unsigned lockfile_fork_count(void)
+{
+	return fork_count;
 }
 
 void lockfile_close(int fd)
@@ -149,7 +156,25 @@ static int test_locks(int ctl_fd, int fd)
 	return 0;
 }
 
-int lockfile_open(int ctl_fd, mode_t mode, bool create)
+/*
+ * Make the file the group's if that is asked for and it is ours. The umask must
+ * not take the share away, nor the death of a creator before this line; but
+ * what stands in a private cache already cannot be shared after the fact.
+ */
+static int share_with_group(int fd, const struct stat *st, mode_t mode, gid_t group)
+{
+	if (!(mode & 070) || st->st_uid != geteuid() ||
+	    (st->st_gid == group && (st->st_mode & 0777) == mode))
+		return 0;
+	if (st->st_size > 0)
+		return detail_set(-EPERM, "this cache was created for its owner alone; destroy it, "
+					  "then create it with mode 0770");
+	if (fchown(fd, (uid_t)-1, group) < 0 || fchmod(fd, mode) < 0)
+		return detail_set(-errno, "cannot share ctl/lock in the cache directory");
+	return 0;
+}
+
+int lockfile_open(int ctl_fd, mode_t mode, gid_t group, bool create)
 {
 	struct stat st;
 	int fd, ret;
@@ -164,10 +189,9 @@ int lockfile_open(int ctl_fd, mode_t mode, bool create)
 		return detail_set(-EINVAL, "ctl/lock in the cache directory is not a regular file; "
 					   "move it away");
 	}
-	/* The umask must not take a group's share away, nor a death before this line. */
-	if (mode & 070 && st.st_uid == geteuid() && (st.st_mode & 0777) != mode)
-		(void)!fchmod(fd, mode);
-	ret = test_locks(ctl_fd, fd);
+	ret = share_with_group(fd, &st, mode, group);
+	if (ret == 0)
+		ret = test_locks(ctl_fd, fd);
 	if (ret < 0) {
 		lockfile_close(fd);
 		return ret;
@@ -255,6 +279,17 @@ static int uuid_parse(const char *text, unsigned char ret_uuid[SHM_UUID_BYTES])
 	"\nrings %" PRIu32 "\nring_bytes %" PRIu64 "\nmax_age_ns %" PRIu64      \
 	"\nwindow_bytes %" PRIu64 "\nsegment %s\nend\n"
 
+/* The file is going to be emptied and removed one day: it must be called like ours. */
+static bool path_is_sane(const struct lock_record *record)
+{
+	const char *last = strrchr(record->path, '/');
+	char name[UUID_TEXT_BYTES + 16], uuid[UUID_TEXT_BYTES];
+
+	uuid_text(record->uuid, uuid);
+	snprintf(name, sizeof(name), "/streamcache.%s", uuid);
+	return record->path[0] == '/' && last != NULL && strcmp(last, name) == 0;
+}
+
 /* Nothing of this may lead anybody astray, whoever wrote it. */
 static bool record_is_sane(const struct lock_record *record)
 {
@@ -264,7 +299,7 @@ static bool record_is_sane(const struct lock_record *record)
 	       g->entries <= 1u << 22 && g->peers >= 1 && g->peers <= SHM_PEERS_MAX &&
 	       g->blocks >= 1 && g->blocks <= 1u << 16 && g->rings <= 4096 &&
 	       g->ring_bytes >= SHM_PAGE_BYTES && g->ring_bytes <= 1ull << 30 &&
-	       (g->ring_bytes & (g->ring_bytes - 1)) == 0 && record->path[0] == '/';
+	       (g->ring_bytes & (g->ring_bytes - 1)) == 0 && path_is_sane(record);
 }
 
 int lockfile_read_record(int fd, struct lock_record *ret_record)

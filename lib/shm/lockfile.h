@@ -32,10 +32,14 @@ struct lock_record {
 };
 
 /*
- * lockfile_open - open or (@create) make `lock` in @ctl_fd with @mode.
- * Returns the descriptor, -ENOENT, -ELOOP, -ENOLCK, -errno.
+ * lockfile_open - open or (@create) make `lock` in @ctl_fd with @mode, shared
+ * with @group if that has bits for it.
+ * Returns the descriptor, -ENOENT, -ELOOP, -ENOLCK, -EPERM, -errno.
  */
-int lockfile_open(int ctl_fd, mode_t mode, bool create);
+int lockfile_open(int ctl_fd, mode_t mode, gid_t group, bool create);
+
+/* lockfile_fork_count - differs in a fork child: there a noted number is another file's. */
+unsigned lockfile_fork_count(void);
 
 /* lockfile_close - and with it all its locks. Does nothing to a descriptor the fork closed. */
 void lockfile_close(int fd);

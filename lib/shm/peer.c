@@ -80,6 +80,7 @@ int peer_attach(struct peer *peer, struct segment *segment, int lock_fd)
 	peer->segment = segment;
 	peer->shared = &segment->peers[peer->slot];
 	peer->lock_fd = lock_fd;
+	peer->fork_count = lockfile_fork_count();
 	atomic_init(&peer->pins_taken, 0);
 	/* Spread the processes over the table, so that their claims do not collide. */
 	atomic_init(&peer->claim_hint, (uint32_t)((uint64_t)peer->slot * segment->geometry.entries / count));
@@ -99,8 +100,10 @@ void peer_detach(struct peer *peer)
 
 void peer_forget(struct peer *peer)
 {
-	/* After fork() it is closed already; a raw clone() ran no handler. */
-	lockfile_close(peer->lock_fd);
+	/* After fork() it is closed, and its number may be our own next one's; a
+	 * raw clone() ran no handler. */
+	if (peer->fork_count == lockfile_fork_count())
+		lockfile_close(peer->lock_fd);
 	drop_fork_mark(peer);
 }
 

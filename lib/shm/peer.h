@@ -31,6 +31,7 @@ struct peer {
 	uint32_t slot;
 	uint32_t gen;
 	int lock_fd; /* of no use in a fork child */
+	unsigned fork_count;
 	_Atomic uint32_t pins_taken;
 	_Atomic uint32_t claim_hint; /* where a free entry was last found */
 	/* Locks of one open file do not exclude its own threads from each other. */

@@ -400,10 +400,14 @@ static void settle_options(struct lock_record *record, const struct segment_wish
 
 int segment_remove_file(const char *path)
 {
-	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+	int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
 
-	if (fd >= 0)
+	if (fd >= 0) {
+		if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+			(void)!ftruncate(fd, 0);
 		close(fd);
+	}
 	return unlink(path) < 0 ? -errno : 0;
 }
 
@@ -447,7 +451,9 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 			held = lockfile_segment_in_use(lock_fd, record.number);
 			if (held != 0)
 				return held < 0 ? held : refuse_to_replace(ret, &record);
-			if (ret != -ENOENT && ret != -ESTALE && ret != -EPROTO)
+			/* Ours to mend or not: with neither memory nor permission it may be good. */
+			if (ret == -EMFILE || ret == -ENFILE || ret == -ENOMEM || ret == -EACCES ||
+			    ret == -ELOOP)
 				return detail_set(ret, "cannot open the segment %s", record.path);
 		}
 	}

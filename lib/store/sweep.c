@@ -17,6 +17,7 @@
 #include "shm/epoch.h"
 
 #define SLICE_ENTRIES 8
+#define ROOM_TRIES 256
 #define RETRY_NS NS_PER_SEC /* look again for what could not go yet */
 #define EVICT_SAMPLE 32
 
@@ -124,9 +125,9 @@ static bool is_due(const struct segment *segment, uint32_t idx, uint64_t word, u
 
 /*
  * One pass over the dense arrays, from where the last one stopped; tries up
- * to @limit entries. Returns the number of slots freed.
+ * to @limit entries, and ends when @enough are freed. Returns how many are.
  */
-static uint32_t sweep_pass(struct store *store, uint32_t limit)
+static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 {
 	struct segment *segment = store->segment;
 	uint32_t count = segment->geometry.entries, tried = 0, removed = 0, i;
@@ -137,7 +138,7 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit)
 	shm_exchange(&segment->header->next_sweep_ns, UINT64_MAX);
 	/* STEP sweep-hint-taken: nobody would look. Die here: our reaper sets it anew. */
 	STEP("sweep-hint-taken");
-	for (i = 0; i < count && tried < limit; i++) {
+	for (i = 0; i < count && tried < limit && removed < enough; i++) {
 		uint32_t idx = (uint32_t)((hand + i) % count);
 		uint64_t word = shm_load(entry_state_word(segment, idx));
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
@@ -162,7 +163,7 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit)
 void sweep_slice(struct store *store)
 {
 	if (clock_shared_ns() >= shm_load_relaxed(&store->segment->header->next_sweep_ns))
-		sweep_pass(store, SLICE_ENTRIES);
+		sweep_pass(store, SLICE_ENTRIES, SLICE_ENTRIES);
 }
 
 /* Of a sample of finished entries that nobody reads, remove the oldest. */
@@ -200,9 +201,9 @@ static bool evict_oldest(struct store *store)
 
 bool sweep_make_room(struct store *store)
 {
-	if (sweep_pass(store, SLICE_ENTRIES) > 0)
+	if (sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
-	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, SLICE_ENTRIES) > 0)
+	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
 	return evict_oldest(store);
 }
@@ -276,9 +277,12 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 	struct full_sweep *sweep = arg;
 	struct segment *segment = sweep->store->segment;
 
+	char shown[NAME_MAX + 16];
+	uint32_t shown_bytes = (uint32_t)snprintf(shown, sizeof(shown), "blobs/%s", path);
+
 	if (id == NULL) {
 		sweep->report->unknown++;
-		tell(sweep, path, (uint32_t)strlen(path), "unknown", false, bytes);
+		tell(sweep, shown, shown_bytes, "unknown", false, bytes);
 		return;
 	}
 	if (strcmp(id->uuid, sweep->store->uuid) != 0) {
@@ -295,7 +299,7 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 		return;
 	sweep->report->orphans++;
 	sweep->report->orphan_bytes += bytes;
-	tell(sweep, path, (uint32_t)strlen(path), "orphan", !sweep->dry_run, bytes);
+	tell(sweep, shown, shown_bytes, "orphan", !sweep->dry_run, bytes);
 }
 
 /* A fan-out directory is two hexadecimal digits. */
@@ -365,7 +369,7 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 		report->reaped = repair_reap_all(store->peer);
 	sweep_old(&sweep);
 	if (!sweep.dry_run)
-		sweep_pass(store, UINT32_MAX);
+		sweep_pass(store, UINT32_MAX, UINT32_MAX);
 	sweep.strangers = lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
 	return sweep_files(store, sweep_orphan, &sweep);
 }

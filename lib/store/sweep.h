@@ -5,7 +5,7 @@
  *  hidden, ended --unlink--> no reader --> RETIRED --two epochs--> SWEEPING
  *                 --ring, file--> FREE
  *
- * The only room that removes files. Whoever hides an entry, or leaves it as
+ * The only room that removes blobs. Whoever hides an entry, or leaves it as
  * its last reader, tries at once; what cannot go yet is left for the next
  * one, and a hint in the header says when a look is worth it. Any number of
  * processes may sweep: each transition is a CAS, so one of them does it.

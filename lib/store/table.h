@@ -39,7 +39,7 @@ void table_drop(struct store *store, struct open_blob *blob);
 
 int table_fd(const struct open_blob *blob);
 
-/* table_check_size - is the file at least @bytes long? Asks the kernel once a blob. */
+/* table_check_size - is the file @bytes long? Asks the kernel once a blob. */
 bool table_check_size(struct open_blob *blob, uint64_t bytes);
 
 #endif

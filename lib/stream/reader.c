@@ -378,6 +378,10 @@ int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_
 			break;
 		/* No news but the end counts: wait past all bytes there are. */
 		ret = wait_for_news(reader, shm_load(&reader->entry->written), deadline_ns);
+		/* Bytes are news to it but none to us: the time is over all the same. */
+		if (ret == 0 && deadline_ns != DEADLINE_NEVER && clock_own_ns() >= deadline_ns &&
+		    reader_ended(reader, shm_load(reader->state)) == -EAGAIN)
+			ret = -ETIMEDOUT;
 		if (ret < 0)
 			return timeout_ns == 0 ? -EAGAIN : ret;
 	}

@@ -379,7 +379,7 @@ int scache_abort(struct scache_writer *writer, int code, const void *message, si
 		return ret == writer->error ? 0 : ret; /* it has failed already */
 	/* What our own calls mean by these no producer can say. */
 	if (code == 0 || code == -EAGAIN || code == -ETIMEDOUT || code == -ESTALE ||
-	    code == -ECHILD || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
+	    code == -ECHILD || code == -EOWNERDEAD || code == -EBADMSG || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
 	    (message == NULL && message_bytes > 0))
 		return -EINVAL;
 	if (writer->ring != NULL)

@@ -142,11 +142,51 @@ START_TEST(a_child_that_lives_on_does_not_hide_its_parents_death)
 }
 END_TEST
 
+/* The parent's lock file was the next number but one; now one below it is free. */
+static void close_late(void *arg)
+{
+	struct scache *inherited = arg, *cache = scratch_open();
+	struct scache_writer *writer;
+
+	must_be(scache_close(inherited), 0);
+	writer = scratch_create(cache, "k", 0, NULL);
+	child_say(0);
+	child_listen();
+	pattern_produce(writer, 1, 1000, 1000);
+	scratch_close(cache);
+}
+
+START_TEST(closing_an_inherited_handle_late_hurts_no_new_one)
+{
+	struct scache_writer *writer;
+	struct scache_reader *reader;
+	int numbers[2] = { dup(0), dup(0) };
+	struct scache *cache = scratch_open();
+	struct child child;
+
+	/* So that what the child opens gets the numbers of what it has inherited. */
+	close(numbers[0]);
+	close(numbers[1]);
+	child_start(&child, close_late, cache);
+	child_hear(&child);
+	/* The child is seen to live. */
+	must_be(scache_acquire(cache, "k", 1, NULL, &reader, &writer), 0);
+	must(writer == NULL);
+	child_tell(&child, 0);
+	pattern_read_all(reader, 1, 1000);
+	child_join(&child);
+	scache_reader_close(reader);
+	must_be(scratch_stat(cache).deaths, 0);
+	scratch_close(cache);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		a_fork_child_must_and_can_open_anew,
 		a_child_that_lives_on_does_not_hide_its_parents_death,
+		closing_an_inherited_handle_late_hurts_no_new_one,
 	};
 
 	return SCRATCH_RUN("fork", tests);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -442,6 +443,72 @@ START_TEST(destroy_leaves_what_is_not_ours)
 }
 END_TEST
 
+/* Of a default segment the core fits, and the rings do not. */
+static void open_under_a_limit(void *arg)
+{
+	const struct rlimit limit = { 20u << 20, RLIM_INFINITY };
+	struct scache_options options = { .size = sizeof(options),
+					  .segment_dir = scratch_base };
+	struct scache *cache;
+
+	(void)arg;
+	must(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+	must_be(scache_open(scratch_dir, &options, &cache), 0);
+	must(scratch_stat(cache).max_rings < 16);
+	must_be(scache_close(cache), 0);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+}
+
+START_TEST(a_limit_on_file_sizes_is_no_signal)
+{
+	struct child child;
+
+	child_start(&child, open_under_a_limit, NULL);
+	child_join(&child);
+}
+END_TEST
+
+/* Whoever can write the record must not have us remove what he names. */
+START_TEST(a_record_that_names_another_file_does_it_no_harm)
+{
+	char path[600], text[1200];
+	FILE *lock;
+	size_t bytes;
+	char *at;
+
+	scratch_close(scratch_open());
+	snprintf(path, sizeof(path), "%s/precious", scratch_base);
+	put_file(path, "precious");
+	snprintf(path, sizeof(path), "%s/ctl/lock", scratch_dir);
+	lock = fopen(path, "r+");
+	must(lock != NULL);
+	bytes = fread(text, 1, sizeof(text) - 1, lock);
+	text[bytes] = '\0';
+	at = strstr(text, "segment /");
+	must(at != NULL);
+	rewind(lock);
+	must(fprintf(lock, "%.*ssegment %s/precious\nend\n", (int)(at - text), text,
+		     scratch_base) > 0);
+	must(fclose(lock) == 0);
+	scratch_close(scratch_open());
+	must_be(count_found("precious"), 1);
+	snprintf(path, sizeof(path), "%s/precious", scratch_base);
+	must(access(path, F_OK) == 0 && truncate(path, 8) == 0 && unlink(path) == 0);
+}
+END_TEST
+
+START_TEST(a_segment_directory_that_was_wrong_once_can_be_mended)
+{
+	const char *right = scratch_options.segment_dir;
+	struct scache *cache = NULL;
+
+	scratch_options.segment_dir = "/etc/passwd";
+	must_be(scache_open(scratch_dir, &scratch_options, &cache), -ENOTDIR);
+	scratch_options.segment_dir = right;
+	scratch_close(scratch_open());
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -463,6 +530,9 @@ int main(void)
 		what_we_make_is_for_the_owner_only,
 		destroy_refuses_while_somebody_is_attached,
 		destroy_leaves_what_is_not_ours,
+		a_limit_on_file_sizes_is_no_signal,
+		a_record_that_names_another_file_does_it_no_harm,
+		a_segment_directory_that_was_wrong_once_can_be_mended,
 	};
 
 	return SCRATCH_RUN("open", tests);

@@ -16,8 +16,8 @@ static void setup(void)
 {
 	fixture_begin(&f);
 	dir_fd = open(f.segments, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	one = lockfile_open(dir_fd, 0600, true);
-	two = lockfile_open(dir_fd, 0600, false);
+	one = lockfile_open(dir_fd, 0600, getgid(), true);
+	two = lockfile_open(dir_fd, 0600, getgid(), false);
 	ck_assert_int_ge(one, 0);
 	ck_assert_int_ge(two, 0);
 }
@@ -34,12 +34,12 @@ START_TEST(the_lock_file_is_made_only_if_asked)
 {
 	int empty = open(f.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	ck_assert_int_eq(lockfile_open(empty, 0600, false), -ENOENT);
+	ck_assert_int_eq(lockfile_open(empty, 0600, getgid(), false), -ENOENT);
 	ck_assert_int_eq(symlinkat("elsewhere", empty, "lock"), 0);
-	ck_assert_int_eq(lockfile_open(empty, 0600, true), -ELOOP);
+	ck_assert_int_eq(lockfile_open(empty, 0600, getgid(), true), -ELOOP);
 	ck_assert_int_eq(unlinkat(empty, "lock", 0), 0);
 	ck_assert_int_eq(mkdirat(empty, "lock", 0700), 0);
-	ck_assert_int_lt(lockfile_open(empty, 0600, true), 0);
+	ck_assert_int_lt(lockfile_open(empty, 0600, getgid(), true), 0);
 	close(empty);
 }
 END_TEST
@@ -79,7 +79,7 @@ END_TEST
 
 START_TEST(a_byte_falls_with_the_last_descriptor_of_its_open)
 {
-	int copy = dup(one), third = lockfile_open(dir_fd, 0600, false);
+	int copy = dup(one), third = lockfile_open(dir_fd, 0600, getgid(), false);
 
 	ck_assert_int_eq(lockfile_take(one, 1, 5), 0);
 	/* Another open of the file: its end is nobody else's, unlike with POSIX locks. */
@@ -89,7 +89,7 @@ START_TEST(a_byte_falls_with_the_last_descriptor_of_its_open)
 	ck_assert_int_eq(lockfile_is_held(two, 1, 5), 1);
 	close(copy);
 	ck_assert_int_eq(lockfile_is_held(two, 1, 5), 0);
-	one = lockfile_open(dir_fd, 0600, false);
+	one = lockfile_open(dir_fd, 0600, getgid(), false);
 }
 END_TEST
 
@@ -175,8 +175,17 @@ static const struct lock_record example = {
 	.wanted = { .entries = 1, .peers = 2, .blocks = 3, .rings = 4, .ring_bytes = 1ull << 30 },
 	.max_age_ns = UINT64_MAX,
 	.window_bytes = 0,
-	.path = "/a path/with blanks/streamcache.0",
+	.path = "/a path/with blanks/streamcache.00017f80ff05060708090a0b0c0d0efe",
 };
+
+/* The last part of a segment's path is its name, or the record is none. */
+static void set_path(struct lock_record *record, const char *dir)
+{
+	char uuid[UUID_TEXT_BYTES];
+
+	uuid_text(record->uuid, uuid);
+	snprintf(record->path, sizeof(record->path), "%s/streamcache.%s", dir, uuid);
+}
 
 static void expect_equal(const struct lock_record *a, const struct lock_record *b)
 {
@@ -207,9 +216,12 @@ END_TEST
 START_TEST(a_shorter_record_leaves_nothing_of_a_longer_one)
 {
 	struct lock_record longest = example, record;
+	char dir[sizeof(longest.path) - UUID_TEXT_BYTES - sizeof("/streamcache.") + 1];
 
-	memset(longest.path, 'p', sizeof(longest.path) - 1);
-	longest.path[0] = '/';
+	memset(dir, 'p', sizeof(dir) - 1);
+	dir[0] = '/';
+	dir[sizeof(dir) - 1] = '\0';
+	set_path(&longest, dir);
 	longest.number = (1ull << 40) - 1;
 	ck_assert_int_eq(lockfile_write_record(one, &longest), 0);
 	ck_assert_int_eq(lockfile_read_record(two, &record), 0);
@@ -217,6 +229,16 @@ START_TEST(a_shorter_record_leaves_nothing_of_a_longer_one)
 	ck_assert_int_eq(lockfile_write_record(one, &example), 0);
 	ck_assert_int_eq(lockfile_read_record(two, &record), 0);
 	expect_equal(&record, &example);
+}
+END_TEST
+
+START_TEST(a_record_that_names_a_file_not_called_like_a_segment_is_enodata)
+{
+	struct lock_record stray = example, record;
+
+	snprintf(stray.path, sizeof(stray.path), "/etc/passwd");
+	ck_assert_int_eq(lockfile_write_record(one, &stray), 0);
+	ck_assert_int_eq(lockfile_read_record(two, &record), -ENODATA);
 }
 END_TEST
 
@@ -320,6 +342,7 @@ int main(void)
 		the_gate_of_a_removed_file_is_estale,
 		a_record_comes_back_as_it_was_written,
 		a_shorter_record_leaves_nothing_of_a_longer_one,
+		a_record_that_names_a_file_not_called_like_a_segment_is_enodata,
 		a_record_that_ends_early_is_enodata,
 		a_record_of_something_else_is_enodata,
 		a_record_that_would_lead_astray_is_enodata,

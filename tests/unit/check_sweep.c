@@ -246,7 +246,7 @@ START_TEST(unknown_files_are_told_of_and_left)
 
 	make_file("aa", "README");
 	ck_assert_uint_eq(sweep(0, 0).unknown, 1);
-	ck_assert_str_eq(victims, "left unknown aa/README;");
+	ck_assert_str_eq(victims, "left unknown blobs/aa/README;");
 	ck_assert_uint_eq(count_blobs(), 1);
 	fixture_close(&f, cache);
 	fixture_close(&f, other);
