@@ -373,8 +373,8 @@ const struct command cmd_exec = {
 		"TIME: 90s 5m 2h 1d unlimited.  SIZE: 64K 8M 1G unlimited, 0 for lock step.\n"
 		"\n"
 		"Exit status: CMD's for every caller, 128+N for signal N; 124 the producer was\n"
-		"lost in mid-stream, 125 streamcache failed before CMD ran, 126 CMD cannot be\n"
-		"run, 127 CMD was not found.\n",
+		"lost in mid-stream, 125 streamcache failed before CMD ran, or standard output\n"
+		"cannot be written, 126 CMD cannot be run, 127 CMD was not found.\n",
 	.usage_status = TOOL_UNUSABLE,
 	.run = run,
 };

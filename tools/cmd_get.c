@@ -38,7 +38,7 @@ static int print_blob(struct scache *cache, const struct tool_key *key, uint64_t
 	int rc = scache_lookup(cache, key->data, key->bytes, &options, &reader), status = TOOL_OK;
 
 	if (rc == -ENOENT) {
-		tool_error("no such key");
+		tool_no_key(key);
 		return TOOL_NO;
 	}
 	if (rc) {

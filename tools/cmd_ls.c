@@ -119,7 +119,7 @@ static int each(void *arg, const struct scache_entry_info *info)
 	return 0;
 }
 
-static int list_entries(struct tool *tool, struct list *list, char **names)
+static int list_entries(struct tool *tool, struct list *list)
 {
 	struct scache *cache;
 	int rc, i, status = TOOL_OK, printed;
@@ -136,7 +136,7 @@ static int list_entries(struct tool *tool, struct list *list, char **names)
 	}
 	for (i = 0; !rc && i < list->count; i++)
 		if (!list->seen[i]) {
-			tool_error("no such key: '%s'", names[i]);
+			tool_no_key(&list->keys[i]);
 			status = TOOL_NO;
 		}
 	printed = list->json ? tool_print_json(tool, list->json) : tool_flush(tool, TOOL_OK);
@@ -167,7 +167,7 @@ static int run(struct tool *tool, int argc, char **argv)
 	list.keys = keys;
 	list.seen = seen;
 	if (!status)
-		status = list_entries(tool, &list, argv + optind);
+		status = list_entries(tool, &list);
 	free(keys);
 	free(seen);
 	return status == TOOL_OPT_STOP ? tool->status : status;

@@ -38,7 +38,7 @@ static int remove_named(struct scache *cache, const struct tool_key *keys, char 
 		if (!rc)
 			continue;
 		if (rc == -ENOENT)
-			tool_error("no such key: '%s'", names[i]);
+			tool_no_key(&keys[i]);
 		else
 			tool_error("'%s': %s", names[i], scache_strerror(rc));
 		if (rc != -ENOENT)

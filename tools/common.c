@@ -59,6 +59,15 @@ int tool_usage(const struct command *command, const char *format, ...)
 	return usage_hint(command);
 }
 
+void tool_no_key(const struct tool_key *key)
+{
+	char text[TEXT_KEY];
+
+	/* escaped, as ls does: it may hold what a terminal obeys */
+	text_key(key->data, key->bytes, 0, text);
+	tool_error("no such key: '%s'", text);
+}
+
 void tool_help(const struct command *command)
 {
 	printf("Usage: streamcache %s %s\n%s.\n\n%s", command->name, command->arguments,
@@ -69,8 +78,12 @@ void tool_cache_error(const char *dir, int error, const char *consequence)
 {
 	const char *detail = scache_detail();
 
-	tool_error("cache %s: %s%s%s%s%s", dir, scache_strerror(error), *detail ? ": " : "", detail,
-		   consequence ? "; " : "", consequence ? consequence : "");
+	const char *join = consequence ? "; " : "", *then = consequence ? consequence : "";
+
+	if (*detail)
+		tool_error("cache %s: %s (%s)%s%s", dir, detail, strerror(-error), join, then);
+	else
+		tool_error("cache %s: %s%s%s", dir, scache_strerror(error), join, then);
 }
 
 /* ---------------------------------------------------------------- options */

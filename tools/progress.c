@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define FIRST_NS NS_PER_S
-#define EVERY_NS (200 * NS_PER_MS)
+#define EVERY_NS (PROGRESS_TICK_MS * NS_PER_MS)
 #define SILENT_NS NS_PER_S /* of the producer, before it is worth a word */
 #define RATE_NS NS_PER_S   /* the rate is that of about so long */
 #define LINE_BYTES 256
@@ -50,7 +50,9 @@ static void describe(struct progress *progress, const struct scache_entry_info *
 	long long pid = info->producer_pid;
 	char text[TEXT_SHORT];
 
-	if (info->state == SCACHE_FINISHED)
+	if (progress->stuffed)
+		snprintf(ret_text, LINE_BYTES, ", waiting for standard output to be read");
+	else if (info->state == SCACHE_FINISHED)
 		snprintf(ret_text, LINE_BYTES, ", stored");
 	else if (info->state == SCACHE_FAILED)
 		snprintf(ret_text, LINE_BYTES, ", production has failed");

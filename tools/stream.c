@@ -8,9 +8,39 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define PIECE_BYTES 4096 /* PIPE_BUF: what poll() promises to fit into a pipe */
+
+/*
+ * To a pipe, with a terminal to report to: in pieces that do not block, so
+ * that a slow consumer is named on the terminal as what is waited for.
+ */
+static int write_out(struct progress *progress, struct scache_reader *reader, const char *data,
+		     size_t bytes, uint64_t before)
+{
+	struct pollfd fd = { .fd = STDOUT_FILENO, .events = POLLOUT };
+	size_t done = 0;
+	int rc = 0;
+
+	if (!progress->on)
+		return tool_write(STDOUT_FILENO, data, bytes);
+	while (done < bytes && !rc) {
+		size_t piece = bytes - done < PIECE_BYTES ? bytes - done : PIECE_BYTES;
+
+		progress->stuffed = poll(&fd, 1, PROGRESS_TICK_MS) == 0;
+		if (progress->stuffed) {
+			progress_tick(progress, reader, before + done);
+			continue;
+		}
+		rc = tool_write(STDOUT_FILENO, data + done, piece);
+		done += piece;
+	}
+	return rc;
+}
 
 int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes)
 {
@@ -23,7 +53,7 @@ int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t
 	while (buffer && !rc) {
 		n = scache_read(reader, buffer, TOOL_BUFFER_BYTES, timeout_ns);
 		if (n > 0) {
-			rc = tool_write(STDOUT_FILENO, buffer, (size_t)n);
+			rc = write_out(progress, reader, buffer, (size_t)n, bytes);
 			bytes += (uint64_t)n;
 		} else if (n != -ETIMEDOUT && n != -EAGAIN) {
 			break;

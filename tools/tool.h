@@ -121,6 +121,7 @@ void victim_print_name(const struct scache_victim *victim); /* and a newline */
 /* --------------------------------------------------------------- common.c */
 
 void tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void tool_no_key(const struct tool_key *key); /* "no such key: ..." */
 int tool_usage(const struct command *command, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 void tool_help(const struct command *command);
@@ -148,12 +149,15 @@ struct progress {
 	pthread_mutex_t lock; /* one writer to the terminal at a time */
 	int on;
 	int shown;
+	int stuffed; /* standard output takes nothing now */
 	int mid_line; /* the last thing on standard error was no whole line */
 	uint64_t start_ns, next_ns;
 	uint64_t rate_ns, rate_bytes; /* where the rate is measured from */
 	double rate;                  /* bytes per second */
 	uint64_t published, heard_ns; /* the producer's last sign of life */
 };
+
+#define PROGRESS_TICK_MS 200
 
 void progress_begin(struct progress *progress, int out_fd);
 int64_t progress_timeout_ns(const struct progress *progress);

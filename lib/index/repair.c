@@ -102,8 +102,9 @@ bool repair_producer(struct peer *peer, struct entry_name name)
 	uint64_t word = shm_load(entry_state_word(segment, name.idx));
 	uint32_t slot = state_owner(word);
 
-	if (state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING ||
-	    !peer_is_dead(peer, slot))
+	if (state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING)
+		return true;
+	if (!peer_is_dead(peer, slot))
 		return false;
 	repair_reap(peer, slot);
 	/* If somebody is at it he may be stopped: that it is reaped at all is proof enough. */

@@ -27,7 +27,10 @@ int repair_reap(struct peer *peer, uint32_t slot);
 /* repair_if_dead - the same, asking the kernel at most once a tick. */
 int repair_if_dead(struct peer *peer, uint32_t slot);
 
-/* repair_producer - fail the fill of a dead producer. True if it has ended thereby. */
+/*
+ * repair_producer - fail the fill of a dead producer. True if the entry is not
+ * being filled any more, whoever has seen to that.
+ */
 bool repair_producer(struct peer *peer, struct entry_name name);
 
 /* repair_reap_all - look at every slot in use. Returns the number reaped. */

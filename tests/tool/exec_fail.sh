@@ -95,6 +95,27 @@ run "$sc" exec -- "$work/bad"
 want_status 127
 want_err_lines 1
 
+case_is "where no blob can be made CMD runs all the same, once, and is nobody's parent"
+mkdir -p "$work/odd/blobs"
+chmod 700 "$work/odd" "$work/odd/blobs"
+for digit in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do
+	(cd "$work/odd/blobs" && for more in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do
+		: >"$digit$more"
+	done)
+done
+script childless <<'END'
+begin
+echo "children:$(cat "/proc/$$/task/$$/children" 2>/dev/null)"
+END
+reset
+# what the shell starts for the substitution is a child, too: the last one
+run "$sc" --cache="$work/odd" exec -- "$work/childless"
+want_status 0
+[ "$(wc -w <"$work/out")" -le 2 ] || fail "CMD has children that it never made"
+runs_are 1
+rm -r "$work/odd/blobs"
+"$sc" --cache="$work/odd" destroy >/dev/null
+
 case_is "what runs on in the background may keep standard error"
 run timeout 20 "$sc" exec -- sh -c 'sleep 600 >/dev/null & echo $!'
 want_status 0

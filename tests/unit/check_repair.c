@@ -238,6 +238,22 @@ START_TEST(a_waiting_reader_finds_that_its_producer_was_killed)
 }
 END_TEST
 
+START_TEST(what_somebody_else_has_failed_meanwhile_has_ended_too)
+{
+	struct scache_reader *theirs;
+	struct scache_writer *dead;
+	struct entry_name name;
+
+	ck_assert_int_eq(scache_acquire(victim, "k", 1, NULL, &theirs, &dead), 0);
+	name = dead->name;
+	ck_assert(!repair_producer(&cache->peer, name));
+	kill_and_reap();
+	ck_assert(repair_producer(&cache->peer, name));
+	fixture_bury_reader(theirs);
+	fixture_bury_writer(dead);
+}
+END_TEST
+
 START_TEST(a_filling_entry_that_is_in_no_chain_yet_is_swept_like_any_other)
 {
 	struct entry_draft draft = { .key = "k", .key_bytes = 1 };
@@ -414,6 +430,7 @@ int main(void)
 		a_claimed_entry_of_the_dead_is_retired,
 		a_filling_entry_of_the_dead_fails_and_its_key_is_free,
 		a_waiting_reader_finds_that_its_producer_was_killed,
+		what_somebody_else_has_failed_meanwhile_has_ended_too,
 		a_filling_entry_that_is_in_no_chain_yet_is_swept_like_any_other,
 		a_sweeping_entry_of_the_dead_is_swept_again_with_its_file,
 		a_ring_stays_its_entrys_until_the_last_reader_has_left,
