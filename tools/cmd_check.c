@@ -18,7 +18,7 @@ static void add_finding(void *arg, const char *text)
 	json_object_array_add(arg, json_object_new_string(text));
 }
 
-static int check(const struct tool *tool, struct scache *cache)
+static int check(struct tool *tool, struct scache *cache)
 {
 	struct json_object *findings = tool->json ? json_object_new_array() : NULL, *root;
 	int violations, status;
@@ -42,23 +42,7 @@ static int check(const struct tool *tool, struct scache *cache)
 
 static int run(struct tool *tool, int argc, char **argv)
 {
-	static const struct option options[] = {
-		TOOL_OPTION_JSON,
-		TOOL_OPTIONS,
-		TOOL_OPTION_END,
-	};
-	struct scache *cache;
-	int status;
-
-	if (tool_getopt(tool, &cmd_check, argc, argv, options) != -1)
-		return tool->status;
-	if (optind < argc)
-		return tool_usage(&cmd_check, "what is '%s'?", argv[optind]);
-	if (!tool_stdout_usable(tool) || tool_open(tool, SCACHE_OPEN_EXISTING, NULL, &cache))
-		return TOOL_UNUSABLE;
-	status = check(tool, cache);
-	scache_close(cache);
-	return status;
+	return tool_inspect(tool, &cmd_check, argc, argv, check);
 }
 
 const struct command cmd_check = {

@@ -160,7 +160,7 @@ static int print_object(const struct tool *tool, const char *dir, const struct s
 	return tool_print_json(tool, root);
 }
 
-static int show(const struct tool *tool, struct scache *cache)
+static int show(struct tool *tool, struct scache *cache)
 {
 	struct scache_stats stats = { .size = sizeof(stats) };
 	struct scache_options options = { .size = sizeof(options) };
@@ -183,23 +183,7 @@ static int show(const struct tool *tool, struct scache *cache)
 
 static int run(struct tool *tool, int argc, char **argv)
 {
-	static const struct option options[] = {
-		TOOL_OPTION_JSON,
-		TOOL_OPTIONS,
-		TOOL_OPTION_END,
-	};
-	struct scache *cache;
-	int status;
-
-	if (tool_getopt(tool, &cmd_stat, argc, argv, options) != -1)
-		return tool->status;
-	if (optind < argc)
-		return tool_usage(&cmd_stat, "what is '%s'?", argv[optind]);
-	if (!tool_stdout_usable(tool) || tool_open(tool, SCACHE_OPEN_EXISTING, NULL, &cache))
-		return TOOL_UNUSABLE;
-	status = show(tool, cache);
-	scache_close(cache);
-	return status;
+	return tool_inspect(tool, &cmd_stat, argc, argv, show);
 }
 
 const struct command cmd_stat = {

@@ -260,6 +260,28 @@ ssize_t tool_read(int fd, void *ret_data, size_t bytes)
 }
 
 /* Before work is done whose only fruit is what is printed. */
+int tool_inspect(struct tool *tool, const struct command *command, int argc, char **argv,
+		 int (*inspect)(struct tool *tool, struct scache *cache))
+{
+	static const struct option options[] = {
+		TOOL_OPTION_JSON,
+		TOOL_OPTIONS,
+		TOOL_OPTION_END,
+	};
+	struct scache *cache;
+	int status;
+
+	if (tool_getopt(tool, command, argc, argv, options) != -1)
+		return tool->status;
+	if (optind < argc)
+		return tool_usage(command, "what is '%s'?", argv[optind]);
+	if (!tool_stdout_usable(tool) || tool_open(tool, SCACHE_OPEN_EXISTING, NULL, &cache))
+		return TOOL_UNUSABLE;
+	status = inspect(tool, cache);
+	scache_close(cache);
+	return status;
+}
+
 int tool_stdout_usable(const struct tool *tool)
 {
 	if (tool->closed[STDOUT_FILENO])

@@ -51,7 +51,7 @@ static void describe(struct progress *progress, const struct scache_entry_info *
 	char text[TEXT_SHORT];
 
 	if (progress->stuffed)
-		snprintf(ret_text, LINE_BYTES, ", waiting for standard output to be read");
+		snprintf(ret_text, LINE_BYTES, ", standard output is full");
 	else if (info->state == SCACHE_FINISHED)
 		snprintf(ret_text, LINE_BYTES, ", stored");
 	else if (info->state == SCACHE_FAILED)

@@ -136,6 +136,9 @@ int tool_dir(const struct tool *tool, int create, char **ret_dir);
 int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
 	      struct scache **ret_cache);
 void tool_cache_error(const char *dir, int error, const char *consequence);
+/* A command without arguments of its own: @inspect an existing cache. */
+int tool_inspect(struct tool *tool, const struct command *command, int argc, char **argv,
+		 int (*inspect)(struct tool *tool, struct scache *cache));
 int tool_stdout_usable(const struct tool *tool);
 int tool_write(int fd, const void *data, size_t bytes); /* all of it, or -errno */
 ssize_t tool_read(int fd, void *ret_data, size_t bytes);
