@@ -1,0 +1,74 @@
+#!/bin/sh
+# readme - what the README tells its reader to type and to write does work.
+# The two scripts and the installation are run by CI itself.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+top=${TOP_SRCDIR:-$(dirname "$0")/../..}
+built=$(dirname "$sc")
+cp "$top/README" "$work" || fail "there is no README"
+cd "$work" || exit 1
+
+case_is "the shell example"
+line=$(sed -n 's/^    streamcache \(exec .*\)/\1/p' README)
+[ -n "$line" ] || fail "the README has no such line any more"
+# shellcheck disable=SC2086 # it is a command line
+run "$sc" $line
+want_status 0
+gzip -dc <"$work/out" | cmp - README || fail "what it prints is not README, compressed"
+
+case_is "the C example"
+{
+	cat <<'END'
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <streamcache.h>
+#include <unistd.h>
+static int produce(int fd)
+{
+	return write(fd, "bypassed\n", 9) != 9;
+}
+static void *produce_into(void *writer)
+{
+	scache_write(writer, "produced\n", 9, SCACHE_FOREVER);
+	scache_finish(writer);
+	scache_writer_close(writer);
+	return NULL;
+}
+int main(int argc, char **argv)
+{
+	const char *key = "readme";
+	size_t key_bytes = strlen(key);
+	struct scache_reader *reader;
+	struct scache_writer *writer = NULL;
+	struct scache *cache;
+	pthread_t thread;
+	char buffer[100];
+	ssize_t n;
+	int rc;
+END
+	sed -n '/^In C/,/^Do not/s/^    //p' README | sed 's|"/var/cache/packs"|argv[argc - 1]|'
+	cat <<'END'
+	scache_reader_close(reader);
+	if (writer != NULL)
+		pthread_join(thread, NULL);
+	return scache_close(cache);
+}
+END
+} >example.c
+libs=$built
+[ ! -d "$built/.libs" ] || libs=$built/.libs
+# shellcheck disable=SC2086 # $CC may have options
+${CC:-cc} ${SANITIZE:-} -D_GNU_SOURCE -Wno-unused-result -I"$top/lib" example.c -o example \
+	-L"$libs" -Wl,-rpath,"$libs" -lstreamcache -pthread >"$work/err" 2>&1 ||
+	fail "it cannot be compiled"
+run ./example "$work/cache"
+want_status 0
+want_out produced
+run ./example "$work/cache"
+want_status 0
+want_out produced
+run ./example "$work/README"
+want_status 0
+want_out bypassed
