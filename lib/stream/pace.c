@@ -17,7 +17,7 @@
 #include "shm/wait.h"
 #include "stream/stream.h"
 
-#define WAKE_QUANTUM_BYTES (256u << 10)
+#define WAKE_QUANTUM_BYTES (1u << 20)
 #define DEADLOCK_PATIENCE_NS NS_PER_SEC
 
 void pace_look_after_readers(struct scache_writer *writer)
