@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/detail.h"
@@ -260,16 +261,32 @@ static int reserve(int fd, uint64_t from, uint64_t to)
 	return 0;
 }
 
+/*
+ * Entries do without a ring, programs not without their memory: on a small
+ * tmpfs (a container's has 64 MiB) leave half of what is free to others.
+ */
+static uint32_t rings_in_decency(int fd, const struct shm_geometry *geometry)
+{
+	struct statvfs fs;
+	uint64_t rings;
+
+	if (fstatvfs(fd, &fs) < 0)
+		return geometry->rings;
+	rings = (uint64_t)fs.f_bavail * fs.f_frsize / 2 / geometry->ring_bytes;
+	return (uint32_t)min_u64(geometry->rings, max_u64(rings, 1));
+}
+
 /* Reserve the core, then as many of the wanted rings as there is room for. */
 static int reserve_all(int fd, struct shm_geometry *geometry)
 {
 	struct offsets at = offsets_of(geometry);
-	uint32_t rings;
+	uint32_t rings, most;
 	int ret = reserve(fd, 0, at.rings);
 
 	if (ret < 0)
 		return ret;
-	for (rings = 0; rings < geometry->rings; rings++)
+	most = rings_in_decency(fd, geometry);
+	for (rings = 0; rings < most; rings++)
 		if (reserve(fd, at.rings + geometry->ring_bytes * rings,
 			    at.rings + geometry->ring_bytes * (rings + 1)) < 0)
 			break;

@@ -3,6 +3,7 @@
 # to all and stored for nobody.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
+unset STREAMCACHE_SEGMENT_DIR # here the default place
 
 script held <<'END'
 begin

@@ -17,9 +17,10 @@ if [ ! -x "$sc" ]; then
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/streamcache-tool.XXXXXX") || exit 1
-unset STREAMCACHE_DISABLE STREAMCACHE_SEGMENT_DIR
+unset STREAMCACHE_DISABLE
 STREAMCACHE_DIR=$work/cache
-export STREAMCACHE_DIR work
+STREAMCACHE_SEGMENT_DIR=$work # many tests at once, and /dev/shm may be small
+export STREAMCACHE_DIR STREAMCACHE_SEGMENT_DIR work
 case_name=start
 pids=
 

@@ -4,8 +4,8 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-if ! command -v script >/dev/null; then
-	echo "needs script(1) for a terminal"
+if ! command script -qec true /dev/null >/dev/null 2>&1 </dev/null; then
+	echo "needs script(1) and a pseudo-terminal"
 	exit 77
 fi
 

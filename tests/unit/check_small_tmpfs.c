@@ -76,7 +76,8 @@ START_TEST(without_room_for_all_rings_there_are_fewer)
 	struct scache *cache;
 
 	f.options.rings = 8;
-	ck_assert_int_eq(mount_small(bytes_with(3) + SHM_PAGE_BYTES), 0);
+	/* They take half of what is free. */
+	ck_assert_int_eq(mount_small(bytes_with(6) + SHM_PAGE_BYTES), 0);
 	cache = fixture_open(&f);
 	ck_assert_int_eq(scache_get_options(cache, &now), 0);
 	ck_assert_uint_eq(now.rings, 3);
