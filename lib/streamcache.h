@@ -65,7 +65,8 @@ struct scache_options {
 	uint32_t mode;         /* 0 = 0700; 0770 shares with the directory's group */
 	uint32_t entries;      /* slots for blobs, 16 .. 4194304; default 16384 */
 	uint32_t peers;        /* attached processes, 2 .. 16384; default 2048 */
-	uint32_t readers;      /* open readers, 64 .. 4194304; default 262144 */
+	uint32_t readers;      /* open readers, 64 .. 4194304; default 262144; a
+				  process takes 64 at a time: plan 64 * peers */
 	uint32_t rings;        /* live windows, 1 .. 4096; default 16 */
 	uint64_t ring_bytes;   /* power of two, 64 KiB .. 1 GiB; default 2 MiB */
 	uint64_t window_bytes; /* writer ahead of its fastest reader;
@@ -299,7 +300,7 @@ struct scache_entry_info {
 	uint32_t readers;        /* attached now */
 	int64_t producer_pid;    /* as the producer sees itself; 0 if it has ended */
 	uint64_t bytes;          /* published */
-	uint64_t stored_bytes;   /* of these in the file */
+	uint64_t stored_bytes;   /* of these in the file; never more */
 	uint64_t window_bytes;   /* SCACHE_ZERO, SCACHE_UNLIMITED or a size */
 	uint64_t age_ns;         /* since completion, or since creation if growing */
 	uint64_t expires_in_ns;  /* 0 expired; SCACHE_UNLIMITED never or not yet set */

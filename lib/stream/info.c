@@ -77,8 +77,9 @@ int entry_fill_info(struct store *store, struct entry_name name, unsigned char k
 	if (state_of(word) == ENTRY_FILLING && state_owner(word) < segment->geometry.peers)
 		info.producer_pid =
 			(int64_t)shm_load_relaxed(&segment->peers[state_owner(word)].pid);
-	info.stored_bytes = shm_load_acquire((shm_u64 *)&entry->flushed);
 	info.bytes = shm_load_acquire((shm_u64 *)&entry->written);
+	/* Without a ring a byte is stored a moment before it is published. */
+	info.stored_bytes = min_u64(shm_load_acquire((shm_u64 *)&entry->flushed), info.bytes);
 	info.window_bytes = shm_load_relaxed((shm_u64 *)&entry->window_bytes);
 	if (info.window_bytes == 0)
 		info.window_bytes = SCACHE_ZERO;
