@@ -156,7 +156,7 @@ int scache_destroy(const char *dir, const struct scache_sweep_options *options)
 	d.store.blobs_fd = fds.blobs_fd;
 	ret = lockfile_enter_gate(fds.lock_fd, GATE_TIMEOUT_NS);
 	if (ret == 0) {
-		ret = lockfile_others_in_use(fds.lock_fd, UINT32_MAX);
+		ret = lockfile_any_in_use(fds.lock_fd);
 		if (ret > 0)
 			ret = detail_set(-EBUSY, "processes are attached to %s; end them first", dir);
 		else if (ret == 0)

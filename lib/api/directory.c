@@ -14,19 +14,17 @@
 #include "api/cache.h"
 #include "base/detail.h"
 
-static int judge(const struct stat *at, const char *what, uint32_t mode)
+static int judge(const struct stat *st, const char *what, uint32_t mode)
 {
-	const struct stat st = *at;
-
-	if (st.st_uid != geteuid() && !(mode & 070))
+	if (st->st_uid != geteuid() && !(mode & 070))
 		return detail_set(-EPERM,
 				  "%s belongs to uid %u and not to you (uid %u); use a directory of "
 				  "your own, or share one with a group by mode 0770",
-				  what, (unsigned)st.st_uid, (unsigned)geteuid());
-	if (st.st_mode & 02)
+				  what, (unsigned)st->st_uid, (unsigned)geteuid());
+	if (st->st_mode & 02)
 		return detail_set(-EPERM, "%s can be written by everybody; chmod o-w it, or use "
 					  "another directory", what);
-	if (st.st_mode & 020 && !(mode & 020))
+	if (st->st_mode & 020 && !(mode & 020))
 		return detail_set(-EPERM,
 				  "%s can be written by its group; chmod g-w it, or ask for a group "
 				  "share by mode 0770", what);

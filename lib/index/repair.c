@@ -8,19 +8,18 @@
 #define READERS_LOOK 64 /* queries of the kernel at one tick of one writer */
 
 /* A dead producer's entry: failed and hidden in one word; then whoever waits wakes. */
-static bool fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
+static void fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
 {
 	struct shm_entry *entry = entry_at(peer->segment, idx);
 
 	if (!shm_cas(entry_state_word(peer->segment, idx), word,
 		     state_make(state_gen(word), ENTRY_FAILED, state_flags(word) | ENTRY_HIDDEN,
 				state_low(word) | ATTEMPT_DIED)))
-		return false;
+		return;
 	/* STEP reap-failed: the key is free, nobody told. Die here: waiters look at their tick. */
 	STEP("reap-failed");
 	peer_count(peer, STAT_FAILURES, 1);
 	peer_count(peer, STAT_WAKES, (uint64_t)wait_announce(&entry->readers_event));
-	return true;
 }
 
 static void reap_entry(struct peer *peer, uint32_t idx, uint64_t word)

@@ -248,6 +248,11 @@ int lockfile_segment_in_use(int fd, uint64_t number)
 	return held_range(fd, slot_byte(number, 0), SHM_PEERS_MAX);
 }
 
+int lockfile_any_in_use(int fd)
+{
+	return held_range(fd, slot_byte(0, 0), 0);
+}
+
 int lockfile_others_in_use(int fd, uint64_t number)
 {
 	int held = 0;

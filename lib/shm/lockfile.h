@@ -61,6 +61,9 @@ int lockfile_is_held(int fd, uint64_t number, uint32_t slot);
 /* lockfile_segment_in_use - is any slot of segment @number held by others? 1, 0, -errno. */
 int lockfile_segment_in_use(int fd, uint64_t number);
 
+/* lockfile_any_in_use - is any slot of any segment held by others? 1, 0, -errno. */
+int lockfile_any_in_use(int fd);
+
 /* lockfile_others_in_use - any slot of a segment other than @number? 1, 0, -errno. */
 int lockfile_others_in_use(int fd, uint64_t number);
 

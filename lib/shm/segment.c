@@ -308,23 +308,25 @@ static bool on_tmpfs(int fd)
 /* Where every joiner can find it, whatever its working directory. */
 static int choose_path(int ctl_fd, const struct segment_wishes *wishes, struct lock_record *record)
 {
-	char text[UUID_TEXT_BYTES], *here = NULL;
-	const char *dir = "/dev/shm";
+	char text[UUID_TEXT_BYTES], *asked = NULL;
+	const char *dir = "/dev/shm", *below = "";
 	int bytes;
 
 	if (getrandom(record->uuid, SHM_UUID_BYTES, 0) != SHM_UUID_BYTES)
 		return -EIO;
 	uuid_text(record->uuid, text);
 	if (wishes->segment_dir != NULL) {
-		dir = here = realpath(wishes->segment_dir, NULL);
-		if (here == NULL)
+		dir = asked = realpath(wishes->segment_dir, NULL);
+		if (asked == NULL)
 			return detail_set(-errno, "cannot use the segment directory %s",
 					  wishes->segment_dir);
+	} else if (on_tmpfs(ctl_fd)) {
+		dir = wishes->dir;
+		below = "/ctl";
 	}
-	bytes = snprintf(record->path, sizeof(record->path), "%s%s/streamcache.%s",
-			 here == NULL && on_tmpfs(ctl_fd) ? wishes->dir : dir,
-			 here == NULL && on_tmpfs(ctl_fd) ? "/ctl" : "", text);
-	free(here);
+	bytes = snprintf(record->path, sizeof(record->path), "%s%s/streamcache.%s", dir, below,
+			 text);
+	free(asked);
 	if (bytes >= (int)sizeof(record->path) || strchr(record->path, '\n') != NULL)
 		return detail_set(-ENAMETOOLONG, "the path of the segment directory is too long, "
 						 "or has a newline in it");
@@ -474,7 +476,7 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 				return detail_set(ret, "cannot open the segment %s", record.path);
 		}
 	}
-	if (ret == -ENODATA && lockfile_others_in_use(lock_fd, UINT32_MAX) != 0)
+	if (ret == -ENODATA && lockfile_any_in_use(lock_fd) != 0)
 		return detail_set(-EUCLEAN, "ctl/lock in the cache directory is damaged, and "
 					    "processes are attached; end them, then try again");
 	if (ret < 0)

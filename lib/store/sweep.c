@@ -276,7 +276,6 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 {
 	struct full_sweep *sweep = arg;
 	struct segment *segment = sweep->store->segment;
-
 	char shown[NAME_MAX + 16];
 	uint32_t shown_bytes = (uint32_t)snprintf(shown, sizeof(shown), "blobs/%s", path);
 
