@@ -1,25 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* check_cursor - who reads what: cells, surveys, and both ways through the door. */
 #include <errno.h>
+#include "../util/pair.h" /* last: its names are everyday words */
 
-#include "../util/fixture.h"
-
-static struct fixture f;
-static struct scache *cache, *other;
-static struct segment *segment;
-
-static void setup(void)
-{
-	fixture_begin(&f);
-	cache = fixture_open(&f);
-	other = fixture_open(&f);
-	segment = cache->peer.segment;
-}
-
-static void teardown(void)
-{
-	fixture_end(&f);
-}
 
 static uint32_t take(struct scache *by)
 {

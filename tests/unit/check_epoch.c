@@ -1,26 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* check_epoch - pins hold reclamation back, but nobody does so for ever. */
-#include "../util/fixture.h"
 #include "base/clock.h"
 #include "shm/epoch.h"
 #include "store/sweep.h"
-
-static struct fixture f;
-static struct scache *cache, *other;
-static struct segment *segment;
-
-static void setup(void)
-{
-	fixture_begin(&f);
-	cache = fixture_open(&f);
-	other = fixture_open(&f);
-	segment = cache->peer.segment;
-}
-
-static void teardown(void)
-{
-	fixture_end(&f);
-}
+#include "../util/pair.h" /* last: its names are everyday words */
 
 START_TEST(epochs_start_so_that_two_ago_is_not_negative)
 {

@@ -3,26 +3,9 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "../util/fixture.h"
 #include "shm/epoch.h"
 #include "store/sweep.h"
-
-static struct fixture f;
-static struct scache *cache, *other;
-static struct segment *segment;
-
-static void setup(void)
-{
-	fixture_begin(&f);
-	cache = fixture_open(&f);
-	other = fixture_open(&f);
-	segment = cache->peer.segment;
-}
-
-static void teardown(void)
-{
-	fixture_end(&f);
-}
+#include "../util/pair.h" /* last: its names are everyday words */
 
 /* A key that falls into the bucket of @like: the hash is what we say it is. */
 static struct index_key neighbour(const char *text, const struct index_key *like)

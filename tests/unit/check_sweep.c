@@ -6,26 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../util/fixture.h"
 #include "base/clock.h"
 #include "store/sweep.h"
-
-static struct fixture f;
-static struct scache *cache, *other;
-static struct segment *segment;
-
-static void setup(void)
-{
-	fixture_begin(&f);
-	cache = fixture_open(&f);
-	other = fixture_open(&f);
-	segment = cache->peer.segment;
-}
-
-static void teardown(void)
-{
-	fixture_end(&f);
-}
+#include "../util/pair.h" /* last: its names are everyday words */
 
 static struct entry_name make(const char *text)
 {
