@@ -18,18 +18,6 @@
 #define THREADS 100
 #define BLOB_BYTES 1500000ull
 
-static void read_in_crowd(void *arg)
-{
-	struct scache *cache = scratch_open();
-	struct scache_reader *reader = scratch_find(cache, "k");
-
-	(void)arg;
-	child_say(0);
-	pattern_read_all(reader, 1, BLOB_BYTES);
-	scache_reader_close(reader);
-	scratch_close(cache);
-}
-
 static void write_to_crowd(void *arg)
 {
 	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
@@ -66,6 +54,8 @@ static void read_in_threads(void *arg)
 	scratch_close(cache);
 }
 
+static uint64_t blob_bytes = BLOB_BYTES;
+
 /* @count children that run @body before the first byte is written; all end well. */
 static void gather(int count, void (*body)(void *arg))
 {
@@ -85,7 +75,7 @@ static void gather(int count, void (*body)(void *arg))
 	child_start(&writer, write_to_crowd, NULL);
 	child_hear(&writer);
 	for (int i = 0; i < count; i++) {
-		child_start(&crowd[i], body, NULL);
+		child_start(&crowd[i], body, &blob_bytes);
 		if (i >= AT_A_TIME)
 			child_hear(&crowd[i - AT_A_TIME]);
 	}
@@ -106,7 +96,7 @@ static void gather(int count, void (*body)(void *arg))
 
 START_TEST(a_thousand_processes_read_one_entry)
 {
-	gather(CROWD, read_in_crowd);
+	gather(CROWD, scratch_read_along);
 }
 END_TEST
 

@@ -68,17 +68,7 @@ static void produce(void *arg)
 	scratch_close(cache);
 }
 
-static void read_along(void *arg)
-{
-	struct scache *cache = scratch_open();
-	struct scache_reader *reader = scratch_find(cache, "k");
-
-	(void)arg;
-	child_say(0);
-	pattern_read_all(reader, 1, BLOB_BYTES);
-	scache_reader_close(reader);
-	scratch_close(cache);
-}
+static uint64_t blob_bytes = BLOB_BYTES;
 
 /* A production under @plan with readers in other processes, and what is left of it. */
 static void check_plan(const struct plan *plan)
@@ -92,7 +82,7 @@ static void check_plan(const struct plan *plan)
 	/* Without a file from the start nobody else can join. */
 	if (child_hear(&writer) == 0)
 		for (; count < READERS; count++) {
-			child_start(&readers[count], read_along, NULL);
+			child_start(&readers[count], scratch_read_along, &blob_bytes);
 			child_hear(&readers[count]);
 		}
 	must_be(count, plan->call != NULL && strcmp(plan->call, "open") == 0 ? 0 : READERS);
@@ -251,7 +241,7 @@ START_TEST(a_limit_on_file_sizes_kills_nobody)
 
 	child_start(&writer, produce_under_a_limit, &plan);
 	must_be(child_hear(&writer), 0);
-	child_start(&reader, read_along, NULL);
+	child_start(&reader, scratch_read_along, &blob_bytes);
 	child_hear(&reader);
 	child_tell(&writer, 0);
 	child_join(&reader);

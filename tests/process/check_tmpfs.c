@@ -38,17 +38,7 @@ static void produce(void *arg)
 	scache_writer_close(writer);
 }
 
-static void read_along(void *arg)
-{
-	struct scache *cache = scratch_open();
-	struct scache_reader *reader = scratch_find(cache, "k");
-
-	(void)arg;
-	child_say(0);
-	pattern_read_all(reader, 1, BLOB_BYTES);
-	scache_reader_close(reader);
-	scratch_close(cache);
-}
+static uint64_t blob_bytes = BLOB_BYTES;
 
 START_TEST(a_full_disk_is_noticed_by_nobody)
 {
@@ -61,7 +51,7 @@ START_TEST(a_full_disk_is_noticed_by_nobody)
 	child_start(&writer, produce, &finish);
 	child_hear(&writer);
 	for (int i = 0; i < 2; i++) {
-		child_start(&readers[i], read_along, NULL);
+		child_start(&readers[i], scratch_read_along, &blob_bytes);
 		child_hear(&readers[i]);
 	}
 	child_tell(&writer, 0);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pattern.h"
 #include "spawn.h"
 
 #define NOBODY 65534
@@ -104,6 +105,17 @@ struct scache_reader *scratch_find(struct scache *cache, const char *key)
 
 	must_be(scache_lookup(cache, key, strlen(key), NULL, &reader), 0);
 	return reader;
+}
+
+void scratch_read_along(void *arg)
+{
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader = scratch_find(cache, "k");
+
+	child_say(0);
+	pattern_read_all(reader, 1, *(const uint64_t *)arg);
+	scache_reader_close(reader);
+	scratch_close(cache);
 }
 
 int scratch_misses(struct scache *cache, const char *key)

@@ -29,6 +29,11 @@ struct scache_writer *scratch_create(struct scache *cache, const char *key, uint
 				     struct scache_reader **ret_reader);
 /* scratch_find - must find. */
 struct scache_reader *scratch_find(struct scache *cache, const char *key);
+/*
+ * scratch_read_along - the body of a child: say so when attached to "k", and
+ * read all of it, which must be *(uint64_t *)@arg bytes of pattern 1.
+ */
+void scratch_read_along(void *arg);
 /* scratch_misses - 1 if a look-up finds nothing. */
 int scratch_misses(struct scache *cache, const char *key);
 
