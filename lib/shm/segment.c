@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -17,157 +16,6 @@
 #include "base/detail.h"
 
 #define FALLOCATE_SLICE_BYTES (4u << 20)
-
-/* ---------------------------------------------------------------- layout */
-
-/* Byte offsets of everything, from the geometry alone. */
-struct offsets {
-	uint64_t peers, states, expires, buckets, block_owners, blocks, entries, ring_owners, rings,
-		end;
-};
-
-static struct offsets offsets_of(const struct shm_geometry *g)
-{
-	struct offsets at;
-	uint64_t off = SHM_PAGE_BYTES;
-
-#define PLACE(field, count, size)                                 \
-	do {                                                      \
-		at.field = off;                                   \
-		off = round_up_u64(off + (uint64_t)(count) * (size), CACHE_LINE_BYTES); \
-	} while (0)
-	PLACE(peers, g->peers, sizeof(struct shm_peer));
-	PLACE(states, g->entries, sizeof(shm_u64));
-	PLACE(expires, g->entries, sizeof(shm_u64));
-	PLACE(buckets, g->buckets, sizeof(shm_u64));
-	PLACE(block_owners, g->blocks, sizeof(shm_u64));
-	PLACE(blocks, g->blocks, sizeof(struct shm_block));
-	PLACE(entries, g->entries, sizeof(struct shm_entry));
-	PLACE(ring_owners, g->rings, sizeof(shm_u64));
-#undef PLACE
-	at.rings = round_up_u64(off, SHM_PAGE_BYTES);
-	at.end = at.rings + g->ring_bytes * g->rings;
-	return at;
-}
-
-uint64_t segment_bytes(const struct shm_geometry *geometry)
-{
-	return offsets_of(geometry).end;
-}
-
-static bool geometry_is_sane(const struct shm_geometry *g)
-{
-	return g->entries >= 1 && g->entries <= 1u << 24 && g->buckets >= 1 &&
-	       g->buckets <= 1u << 24 && (g->buckets & (g->buckets - 1)) == 0 && g->peers >= 1 &&
-	       g->peers <= SHM_PEERS_MAX && g->blocks >= 1 && g->blocks <= 1u << 20 &&
-	       g->rings <= 1u << 16 && g->ring_bytes >= SHM_PAGE_BYTES &&
-	       g->ring_bytes <= 1ull << 32 && (g->ring_bytes & (g->ring_bytes - 1)) == 0;
-}
-
-static void place(struct segment *segment, unsigned char *base)
-{
-	struct offsets at = offsets_of(&segment->geometry);
-
-	segment->header = (void *)base;
-	segment->peers = (void *)(base + at.peers);
-	segment->states = (void *)(base + at.states);
-	segment->expires = (void *)(base + at.expires);
-	segment->buckets = (void *)(base + at.buckets);
-	segment->block_owners = (void *)(base + at.block_owners);
-	segment->blocks = (void *)(base + at.blocks);
-	segment->entries = (void *)(base + at.entries);
-	segment->ring_owners = (void *)(base + at.ring_owners);
-	segment->rings = base + at.rings;
-	segment->bytes = at.end;
-}
-
-/* --------------------------------------------------- mappings of this process */
-
-static pthread_mutex_t mappings_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct segment *mappings;
-
-/* The child of a fork shares no private state with its parent: start afresh. */
-static void mappings_forget(void)
-{
-	pthread_mutex_init(&mappings_mutex, NULL);
-	mappings = NULL;
-}
-
-static void mappings_lock(void)
-{
-	pthread_mutex_lock(&mappings_mutex);
-}
-
-static void mappings_unlock(void)
-{
-	pthread_mutex_unlock(&mappings_mutex);
-}
-
-static void mappings_watch_fork(void)
-{
-	pthread_atfork(mappings_lock, mappings_unlock, mappings_forget);
-}
-
-static struct segment *mapping_find(const unsigned char uuid[SHM_UUID_BYTES])
-{
-	struct segment *segment;
-
-	for (segment = mappings; segment != NULL; segment = segment->next_mapping)
-		if (memcmp(segment->uuid, uuid, SHM_UUID_BYTES) == 0)
-			return segment;
-	return NULL;
-}
-
-void segment_leave(struct segment *segment)
-{
-	struct segment **link;
-
-	if (segment == NULL)
-		return;
-	mappings_lock();
-	if (--segment->users > 0) {
-		mappings_unlock();
-		return;
-	}
-	for (link = &mappings; *link != NULL; link = &(*link)->next_mapping)
-		if (*link == segment) {
-			*link = segment->next_mapping;
-			break;
-		}
-	mappings_unlock();
-	munmap(segment->header, segment->bytes);
-	free(segment);
-}
-
-/* Map @fd, whose header has been validated, and enter it into the table. */
-static int map(int fd, const struct shm_header *header, const char *path,
-	       struct segment **ret_segment)
-{
-	struct segment *segment = calloc(1, sizeof(*segment));
-	void *base;
-
-	if (segment == NULL)
-		return -ENOMEM;
-	base = mmap(NULL, header->segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (base == MAP_FAILED) {
-		free(segment);
-		return -errno;
-	}
-	segment->geometry = header->geometry;
-	segment->number = header->number;
-	segment->max_age_ns = header->max_age_ns;
-	segment->window_bytes = header->window_bytes;
-	memcpy(segment->uuid, header->uuid, SHM_UUID_BYTES);
-	snprintf(segment->dir, sizeof(segment->dir), "%.*s", (int)(strrchr(path, '/') - path), path);
-	place(segment, base);
-	segment->users = 1;
-	mappings_lock();
-	segment->next_mapping = mappings;
-	mappings = segment;
-	mappings_unlock();
-	*ret_segment = segment;
-	return 0;
-}
 
 /* ------------------------------------------------------------------- join */
 
@@ -209,7 +57,7 @@ static int open_named(const struct lock_record *record, const char *boot_id, int
 	}
 	if (memcmp(ret_header->uuid, record->uuid, SHM_UUID_BYTES) != 0 ||
 	    strncmp(ret_header->boot_id, boot_id, sizeof(ret_header->boot_id)) != 0 ||
-	    ret_header->number != record->number || !geometry_is_sane(&ret_header->geometry) ||
+	    ret_header->number != record->number || !segment_geometry_is_sane(&ret_header->geometry) ||
 	    ret_header->segment_bytes != segment_bytes(&ret_header->geometry) ||
 	    (uint64_t)st.st_size < ret_header->segment_bytes)
 		goto refuse;
@@ -279,21 +127,20 @@ static uint32_t rings_in_decency(int fd, const struct shm_geometry *geometry)
 /* Reserve the core, then as many of the wanted rings as there is room for. */
 static int reserve_all(int fd, struct shm_geometry *geometry)
 {
-	struct offsets at = offsets_of(geometry);
+	uint64_t core_bytes = segment_core_bytes(geometry);
 	uint32_t rings, most;
-	int ret = reserve(fd, 0, at.rings);
+	int ret = reserve(fd, 0, core_bytes);
 
 	if (ret < 0)
 		return ret;
 	most = rings_in_decency(fd, geometry);
 	for (rings = 0; rings < most; rings++)
-		if (reserve(fd, at.rings + geometry->ring_bytes * rings,
-			    at.rings + geometry->ring_bytes * (rings + 1)) < 0)
+		if (reserve(fd, core_bytes + geometry->ring_bytes * rings,
+			    core_bytes + geometry->ring_bytes * (rings + 1)) < 0)
 			break;
 	/* With fewer rings nothing moves but the end, which only gets nearer. */
 	geometry->rings = rings;
-	at = offsets_of(geometry);
-	if (ftruncate(fd, (off_t)at.end) < 0)
+	if (ftruncate(fd, (off_t)segment_bytes(geometry)) < 0)
 		return -errno;
 	return 0;
 }
@@ -382,7 +229,7 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 				  "no room for the segment %s: it needs %llu KiB and %llu KiB a ring; "
 				  "choose another segment directory, or fewer entries, peers and "
 				  "readers",
-				  record->path, (unsigned long long)(offsets_of(&geometry).rings >> 10),
+				  record->path, (unsigned long long)(segment_core_bytes(&geometry) >> 10),
 				  (unsigned long long)(record->wanted.ring_bytes >> 10));
 	}
 	*ret_fd = fd;
@@ -461,7 +308,7 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 	char boot_id[40];
 	int fd = -1, held, ret;
 
-	pthread_once(&once, mappings_watch_fork);
+	pthread_once(&once, segment_watch_fork);
 	read_boot_id(boot_id);
 	ret = lockfile_read_record(lock_fd, &record);
 	if (ret == 0) {
@@ -483,15 +330,11 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		ret = create(ctl_fd, lock_fd, &record, boot_id, wishes, &header, &fd);
 	if (ret < 0)
 		return ret;
-	mappings_lock();
-	mapped = mapping_find(header.uuid);
-	if (mapped != NULL)
-		mapped->users++;
-	mappings_unlock();
+	mapped = segment_find_mapped(header.uuid);
 	if (mapped != NULL)
 		*ret_segment = mapped;
 	else
-		ret = map(fd, &header, record.path, ret_segment);
+		ret = segment_map(fd, &header, record.path, ret_segment);
 	close(fd);
 	return ret;
 }

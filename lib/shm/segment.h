@@ -73,8 +73,26 @@ void segment_leave(struct segment *segment);
  */
 int segment_remove_file(const char *path);
 
-/* segment_bytes - the size of a segment of @geometry. */
+/* segment_bytes - the size of a segment of @geometry; segment_core_bytes - without its rings. */
 uint64_t segment_bytes(const struct shm_geometry *geometry);
+uint64_t segment_core_bytes(const struct shm_geometry *geometry);
+bool segment_geometry_is_sane(const struct shm_geometry *geometry);
+
+/* segment_watch_fork - once a process, before the first segment_map(). */
+void segment_watch_fork(void);
+
+/* segment_find_mapped - one more user of what this process has mapped, or NULL. */
+struct segment *segment_find_mapped(const unsigned char uuid[SHM_UUID_BYTES]);
+
+/* segment_map - map @fd, whose header has been validated. 0, -ENOMEM, -errno. */
+int segment_map(int fd, const struct shm_header *header, const char *path,
+		struct segment **ret_segment);
+
+/*
+ * segment_map_private - one that nobody else sees, all zero, given back by
+ * segment_leave(). 0 or -ENOMEM.
+ */
+int segment_map_private(const struct shm_geometry *geometry, struct segment **ret_segment);
 
 /* segment_ring - the bytes of ring @index. */
 static inline unsigned char *segment_ring(const struct segment *segment, uint32_t index)
