@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * quiet - a limit on file sizes is an error code, never a SIGXFSZ for our caller.
+ * quiet - a limit on file sizes or a pipe without a reader is an error code,
+ * never a SIGXFSZ or a SIGPIPE for our caller.
  *
- * The kernel sends it to the thread that writes: block it there, and take
+ * The kernel sends them to the thread that writes: block them there, and take
  * away what came of our own writes, but not what was pending before.
  */
 #ifndef BASE_QUIET_H
@@ -15,29 +16,29 @@
 #include "base/compiler.h"
 
 struct quiet {
-	sigset_t before;
-	bool was_pending;
+	sigset_t before, pending;
 };
 
 static inline void quiet_begin(struct quiet *quiet)
 {
 	sigset_t set;
 
-	sigpending(&set);
-	quiet->was_pending = sigismember(&set, SIGXFSZ) == 1;
+	sigpending(&quiet->pending);
 	sigemptyset(&set);
 	sigaddset(&set, SIGXFSZ);
+	sigaddset(&set, SIGPIPE);
 	pthread_sigmask(SIG_BLOCK, &set, &quiet->before);
 }
 
-static inline void quiet_end(const struct quiet *quiet, bool limit_was_hit)
+/* quiet_end - @raised: the signal that our write has perhaps raised, or 0. */
+static inline void quiet_end(const struct quiet *quiet, int raised)
 {
 	const struct timespec now = { .tv_nsec = 0 };
 	sigset_t set;
 
-	if (limit_was_hit && !quiet->was_pending) {
+	if (raised != 0 && sigismember(&quiet->pending, raised) != 1) {
 		sigemptyset(&set);
-		sigaddset(&set, SIGXFSZ);
+		sigaddset(&set, raised);
 		while (sigtimedwait(&set, NULL, &now) < 0 && errno == EINTR)
 			;
 	}

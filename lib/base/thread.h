@@ -6,6 +6,7 @@
 #define BASE_THREAD_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdint.h>
 
 /* thread_tag - an address that tells this thread from every other living one; never 0. */
@@ -17,6 +18,27 @@ uintptr_t thread_tag(void);
 static inline void thread_restore_errno(const int *kept)
 {
 	errno = *kept;
+}
+
+/*
+ * While it is in scope pthread_cancel() waits: open() and the like are
+ * cancellation points, and what we hold there would be held for ever.
+ */
+#define UNCANCELLED                                                                   \
+	int cancel_state __attribute__((cleanup(thread_restore_cancel), unused)) = \
+		thread_defer_cancel()
+
+static inline int thread_defer_cancel(void)
+{
+	int before;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+	return before;
+}
+
+static inline void thread_restore_cancel(const int *before)
+{
+	pthread_setcancelstate(*before, NULL);
 }
 
 #endif

@@ -82,7 +82,7 @@ static ssize_t write_quietly(int fd, const void *data, size_t bytes, uint64_t of
 	done = pwrite(fd, data, bytes, (off_t)offset);
 	if (done < 0)
 		done = -errno;
-	quiet_end(&quiet, done == -EFBIG);
+	quiet_end(&quiet, done == -EFBIG ? SIGXFSZ : 0);
 	return done;
 }
 
