@@ -17,6 +17,7 @@
  *    to one thread at a time.
  *  - Handles made before fork() answer -ECHILD in the child; closing them
  *    there is safe and concerns the child only. Open the cache anew.
+ *  - pthread_cancel() acts where a call begins to wait, and nowhere else.
  *  - Nothing here prints, exits, sets errno, changes a signal handler, or
  *    lets SIGPIPE or SIGXFSZ reach the caller.
  */
@@ -43,6 +44,15 @@ extern "C" {
 #define SCACHE_ZERO (UINT64_MAX - 1)  /* really 0: lock step; expires at once */
 #define SCACHE_UNLIMITED (UINT64_MAX) /* no window; never expires by age */
 
+/*
+ * Flag of struct scache_options and of struct scache_acquire_options: what is
+ * produced is not stored. Concurrent callers share it out of shared memory as
+ * long as its first byte is still there (that is, within the first ring_bytes),
+ * paced by the slowest of them; then it is gone. A finished entry that somebody
+ * else stored is a hit all the same.
+ */
+#define SCACHE_PASS_THROUGH 4u
+
 struct scache;        /* an open cache: a directory and its shared segment */
 struct scache_reader; /* one stream of bytes out of an entry, from byte 0 */
 struct scache_writer; /* the right and the duty to produce an entry */
@@ -51,6 +61,25 @@ struct scache_writer; /* the right and the duty to produce an entry */
 
 /* flags of struct scache_options */
 #define SCACHE_OPEN_EXISTING 1u /* never create: -ENOENT if there is no cache */
+/* SCACHE_PASS_THROUGH: nothing that is produced through this handle is stored */
+
+/* What the last look-up came to. */
+enum scache_outcome {
+	SCACHE_HIT = 1,  /* a finished entry */
+	SCACHE_JOINED,   /* an entry that somebody is producing */
+	SCACHE_CREATED,  /* nothing: this caller produces */
+	SCACHE_MISSED,   /* nothing, and scache_lookup() does not create */
+	SCACHE_BYPASSED  /* the cache could not help: this caller produces for itself */
+};
+
+struct scache_trace {
+	size_t size;       /* sizeof(struct scache_trace) of the library */
+	const void *key;   /* valid during the call */
+	size_t key_bytes;
+	int32_t outcome;   /* enum scache_outcome */
+	int32_t error;     /* what the call returns if that is negative, else 0 */
+	uint64_t took_ns;
+};
 
 /*
  * Start with `struct scache_options o = { .size = sizeof(o) };`: a 0 is the
@@ -74,6 +103,10 @@ struct scache_options {
 	uint64_t max_age_ns;   /* counted from completion; default 1 h */
 	const char *segment_dir; /* where the segment is created; NULL = DIR/ctl if
 				    that is a tmpfs, else /dev/shm */
+	/* Told of every look-up through this handle, in the thread that made it,
+	   just before the call returns; any thread at any time. */
+	void (*trace)(void *arg, const struct scache_trace *trace);
+	void *trace_arg;
 };
 
 /*
@@ -106,10 +139,19 @@ SCACHE_API int scache_open(const char *dir, const struct scache_options *options
 
 /*
  * scache_close - leave the cache. NULL is a no-op.
- * Returns 0, or -EBUSY while streams are open (nothing is closed then).
+ * Waits for the create callbacks that scache_fetch() has running; when it
+ * returns none of the library's threads is left.
+ * Returns 0; or, with nothing closed: -EBUSY while streams of the caller's are
+ * open, -EDEADLK from inside a create callback of this cache.
  * The cache itself lives on for others and for later.
  */
 SCACHE_API int scache_close(struct scache *cache);
+
+/*
+ * scache_close_within - the same, waiting no longer than @timeout_ns:
+ * -ETIMEDOUT (-EAGAIN if it is 0) with callbacks still running, nothing closed.
+ */
+SCACHE_API int scache_close_within(struct scache *cache, int64_t timeout_ns);
 
 /*
  * scache_get_options - the options in force: no number is 0 but flags (a
@@ -123,10 +165,12 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
 /* flags of struct scache_acquire_options */
 #define SCACHE_RUN_TO_END 1u /* writer: go on although no reader is left */
 #define SCACHE_REFRESH 2u    /* a finished entry does not count; a growing one does */
+#define SCACHE_PACE_SLOWEST 8u /* writer: the window counts from the slowest reader,
+				  not from the fastest; nobody falls out of the ring */
 
 struct scache_acquire_options {
 	size_t size;           /* sizeof(struct scache_acquire_options) */
-	uint32_t flags;        /* SCACHE_RUN_TO_END, SCACHE_REFRESH */
+	uint32_t flags;        /* SCACHE_RUN_TO_END, _REFRESH, _PASS_THROUGH, _PACE_SLOWEST */
 	uint32_t reserved;     /* 0 */
 	uint64_t max_age_ns;   /* an entry completed longer ago is a miss, and what
 				  is produced now expires after this; 0 = as stored */
@@ -167,6 +211,69 @@ SCACHE_API int scache_lookup(struct scache *cache, const void *key, size_t key_b
  */
 SCACHE_API int scache_remove(struct scache *cache, const void *key, size_t key_bytes);
 
+/* ------------------------------------------------------------------ fetch */
+
+/* How scache_fetch() produces what nobody has. */
+struct scache_producer {
+	size_t size; /* sizeof(struct scache_producer) */
+	/*
+	 * Writes the blob by scache_write() and its like, in a thread of the
+	 * library with all signals blocked. Returns 0: the blob is complete;
+	 * or a code as for scache_abort(): production failed. It may also call
+	 * scache_finish() or scache_abort() itself (with a message, say); it
+	 * must not close @writer. pthread_exit() and pthread_cancel() inside
+	 * are failures with -ECANCELED.
+	 */
+	int (*create)(void *arg, struct scache_writer *writer);
+	/* May be NULL. Called once, when neither create nor the reader needs
+	   @arg any more, in any thread; not if scache_fetch() fails. */
+	void (*release)(void *arg);
+	void *arg;
+};
+
+/*
+ * scache_fetch - find the entry of @key or have it produced.
+ * Exactly one caller's create callback is run, in a thread of its own, and
+ * goes on when its caller leaves, as long as anybody reads (or to the end
+ * with SCACHE_RUN_TO_END). A cache that cannot help is not noticed: the
+ * callback then feeds this caller alone, through private memory. Nor is a
+ * producer that is killed before this reader had a byte of it: another is
+ * elected, at most three times.
+ * @ret_created: 1 if this caller's callback runs; may be NULL.
+ * Returns 0 with a reader at byte 0; -EINVAL, -ECHILD, -ENOMEM, or -EAGAIN: no
+ * thread could be made.
+ * Blocks: no. Threads: any, also inside a create callback.
+ * If you die inside: as for scache_acquire(); later as for scache_write().
+ */
+SCACHE_API int scache_fetch(struct scache *cache, const void *key, size_t key_bytes,
+			    const struct scache_acquire_options *options,
+			    const struct scache_producer *producer,
+			    struct scache_reader **ret_reader, int *ret_created);
+
+struct scache_fetched {
+	size_t size;      /* sizeof(struct scache_fetched), set by the caller */
+	uint64_t bytes;   /* written to the descriptor */
+	int32_t created;  /* 1: this caller's callback ran */
+	int32_t code;     /* the producer's result as in struct scache_result; -EAGAIN
+			     if it was still producing when the descriptor failed */
+	int32_t fd_error; /* -errno of the descriptor, else 0 */
+	int32_t reserved;
+};
+
+/*
+ * scache_fetch_to_fd - scache_fetch(), and all bytes are written to @fd.
+ * Returns 0: all of the blob was written; or -errno of the producer as
+ * scache_read() tells it, or of @fd; or, with *ret_fetched left alone, as
+ * scache_fetch().
+ * Blocks: for the producer and for @fd, non-blocking or not. If @fd is a
+ * pipe or a socket whose other side has gone, that is found while waiting
+ * for the producer, too: -EPIPE.
+ */
+SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t key_bytes,
+				  const struct scache_acquire_options *options,
+				  const struct scache_producer *producer, int fd,
+				  struct scache_fetched *ret_fetched);
+
 /* ----------------------------------------------------------------- writer */
 
 /*
@@ -178,6 +285,7 @@ SCACHE_API int scache_remove(struct scache *cache, const void *key, size_t key_b
  * early after some. If none could be taken: -EAGAIN, -ETIMEDOUT, or
  *  -EDEADLK  the window is full and has been for a second, and the only
  *            reader was last used by this very thread: read first
+ *  -ECANCELED  scache_writer_cancel() was called
  * and, for good (every later call returns the same):
  *  -EPIPE    all readers have left, or none has come and none can come any
  *            more (removed, or no file); never with SCACHE_RUN_TO_END
@@ -189,6 +297,46 @@ SCACHE_API ssize_t scache_write(struct scache_writer *writer, const void *data, 
 				int64_t timeout_ns);
 
 /*
+ * scache_reserve - room to produce in place, without the copy of scache_write().
+ * *ret_data: where at least one and at most @bytes bytes may be stored, until
+ * the next call on @writer; readers see them after scache_commit(). The room
+ * is part of the ring, or private memory if the entry has none.
+ * Returns the bytes of room (no more than 256 KiB, and not across the end of
+ * the ring), or as scache_write().
+ * If you die inside, or before scache_commit(): nobody sees these bytes.
+ */
+SCACHE_API ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_data,
+				  int64_t timeout_ns);
+
+/*
+ * scache_commit - append the first @bytes bytes of what was reserved last.
+ * 0 appends nothing and gives the room back. Never waits for readers.
+ * Returns @bytes; -EINVAL if that is more than was reserved; or as
+ * scache_write(), for good.
+ */
+SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
+
+/*
+ * scache_write_from_fd - append what can be read from @fd, at most @bytes
+ * bytes: a pipe, a socket, a file, straight into the ring.
+ * Goes on until @bytes were taken, @fd is at its end, or the time is over.
+ * SIZE_MAX with SCACHE_FOREVER is: all there is.
+ * Returns the bytes taken; 0 at the end of @fd. If none could be taken:
+ * as scache_write(), or the -errno of read(2), which is not for good.
+ * Blocks: for @fd, non-blocking or not, and for readers; while it waits for
+ * @fd it looks whether anybody still listens (-EPIPE).
+ */
+SCACHE_API ssize_t scache_write_from_fd(struct scache_writer *writer, int fd, size_t bytes,
+					int64_t timeout_ns);
+
+/*
+ * scache_writer_cancel - from another thread: whoever waits in a call on
+ * @writer returns, and no later call waits: -ECANCELED. The entry is not
+ * touched; scache_abort() ends it. Returns 0.
+ */
+SCACHE_API int scache_writer_cancel(struct scache_writer *writer);
+
+/*
  * scache_writer_check - does anybody still listen? For producers that may be
  * silent for long: finds readers that were killed, too.
  * Returns 0, or -EPIPE (sticky, the entry has failed). Blocks: no.
@@ -198,8 +346,8 @@ SCACHE_API int scache_writer_check(struct scache_writer *writer);
 /*
  * scache_finish - the blob is complete: it becomes immutable and findable as
  * a finished entry, its readers get end of file after its last byte.
- * Returns 0; SCACHE_NOT_KEPT if its file could not be written: whoever was
- * attached gets all of it, but later callers will miss; or the sticky error
+ * Returns 0; SCACHE_NOT_KEPT if its file could not be written or none was
+ * wanted: whoever was attached gets all of it, later callers will miss; or the sticky error
  * of the writer. Blocks: for the disk.
  * If you die inside: either finished, or as in scache_write().
  */
@@ -236,11 +384,48 @@ SCACHE_API int scache_writer_close(struct scache_writer *writer);
  *  the -errno   the producer gave to scache_abort(); -ECANCELED if it just left
  *  -EBADMSG     the blob's file was damaged by a stranger; the entry is gone
  *  -ESTALE      this reader was stopped for so long that its entry was reused
+ * and, as long as nothing is there to be read, -ECANCELED after scache_cancel().
  * Blocks: for the producer. Threads: one per reader.
  * If you die inside: nobody else notices.
  */
 SCACHE_API ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes,
 			       int64_t timeout_ns);
+
+/*
+ * scache_pread - the same from @offset on; the reader's own position stays.
+ * Returns a count > 0; 0 if @offset is at or behind the end of a finished
+ * entry; if it is not there yet, waits, or -EAGAIN, -ETIMEDOUT; the errors of
+ * scache_read(), but none is for good; and
+ *  -ENODATA  the entry is not stored, and its ring has gone past @offset. All
+ *            from the reader's own position on is kept.
+ *  -EDEADLK  the entry is not stored and the writer waits for this reader:
+ *            @offset is a window or more ahead of its position. Read first.
+ * Waiting for an @offset far ahead counts as having read up to there: the
+ * writer goes on. If the disk then fills up, what lies in between may be lost
+ * (-ENODATA, or -ESTALE from scache_read()).
+ */
+SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
+				uint64_t offset, int64_t timeout_ns);
+
+/*
+ * scache_read_to_fd - the next bytes, at most @bytes, to @fd.
+ * Goes on until @bytes were written, the entry is at its end, or the time is
+ * over. SIZE_MAX with SCACHE_FOREVER is: all there is.
+ * Returns the bytes written to @fd, by which the reader's position has moved;
+ * 0 at the end of a finished entry. If none could be written: as scache_read(),
+ * or the -errno of write(2), which is not for good (-EPIPE, never a SIGPIPE).
+ * Blocks: for the producer and for @fd, non-blocking or not; while it waits
+ * for the producer it looks whether @fd has still another side.
+ */
+SCACHE_API ssize_t scache_read_to_fd(struct scache_reader *reader, int fd, size_t bytes,
+				     int64_t timeout_ns);
+
+/*
+ * scache_cancel - from another thread: whoever waits in a call on @reader
+ * returns, and no later call waits: -ECANCELED. Bytes that are there can still
+ * be read. Returns 0.
+ */
+SCACHE_API int scache_cancel(struct scache_reader *reader);
 
 /*
  * scache_size - bytes published so far.
@@ -261,7 +446,7 @@ struct scache_result {
  * scache_wait - wait until production has ended, without reading.
  * Note that a writer whose window is full waits for readers in turn.
  * Returns 0 with *ret_result, whether production succeeded or not; -EAGAIN,
- * -ETIMEDOUT, -ESTALE.
+ * -ETIMEDOUT, -ECANCELED after scache_cancel(), -ESTALE.
  */
 SCACHE_API int scache_wait(struct scache_reader *reader, int64_t timeout_ns,
 			   struct scache_result *ret_result);

@@ -2,6 +2,7 @@
 #include "index/repair.h"
 
 #include "base/step.h"
+#include "base/thread.h"
 #include "shm/epoch.h"
 #include "shm/wait.h"
 
@@ -76,6 +77,7 @@ static int reap_locked(struct peer *peer, uint32_t slot)
 
 int repair_reap(struct peer *peer, uint32_t slot)
 {
+	UNCANCELLED;
 	struct segment *segment = peer->segment;
 	int reaped = 0;
 

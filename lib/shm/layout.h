@@ -124,6 +124,7 @@ struct shm_block {
 /* flags of an entry, by its writer */
 #define ENTRY_RUN_TO_END 1u  /* goes on without readers */
 #define ENTRY_RING_ONLY 2u   /* no file, or not all of it */
+#define ENTRY_PACE_SLOWEST 8u /* the window counts from the slowest reader */
 #define ENTRY_FILE_MESSAGE 4u /* the message stands in the file behind `written` */
 
 struct shm_entry {

@@ -6,8 +6,9 @@
  * the writer surveys them when it would have to stop, and remembers the
  * fastest one's cell, which is nearly always still the fastest.
  *
- * With a file the fastest reader sets the pace: the others find everything in
- * the file. Without one it is the slowest: the ring is all there is.
+ * With a file the fastest reader sets the pace, unless the writer was told
+ * otherwise: the others find everything in the file. Without one it is the
+ * slowest: the ring is all there is.
  */
 #include <errno.h>
 
@@ -22,6 +23,8 @@
 
 void pace_look_after_readers(struct scache_writer *writer)
 {
+	UNCANCELLED;
+
 	repair_readers(writer->store->peer, writer->name, &writer->reap_hand);
 	/* Whoever died between leaving and saying so has left all the same. */
 	shm_store(&writer->entry->attention, 1);
@@ -60,22 +63,52 @@ static uint64_t window_room(const struct scache_writer *writer)
 	return ahead < writer->window_bytes ? writer->window_bytes - ahead : 0;
 }
 
-/* Nobody at all: as if there were one at the start, or, if told to go on, at the end. */
-static uint64_t pace_of(const struct scache_writer *writer, const struct cursor_survey *survey)
+/* Ask all cursors. Nobody: as if there were one at the start, or, if told to go on, at the end. */
+static void survey_readers(struct scache_writer *writer, struct cursor_survey *survey)
 {
-	if (survey->count > 0)
-		return min_u64(survey->fastest, writer->written);
-	return writer->run_to_end ? writer->written : 0;
+	uint64_t nobody = writer->run_to_end ? writer->written : 0, pace;
+
+	cursor_survey(writer->store->segment, writer->name, survey);
+	if (survey->count == 0)
+		survey->slowest = survey->fastest = nobody;
+	pace = writer->pace_slowest ? survey->slowest : survey->fastest;
+	writer->pace = min_u64(pace, writer->written);
+	writer->pace_cell = writer->pace_slowest ? CURSOR_NONE : survey->fastest_cell;
 }
 
-/* How many bytes may go into the ring before something in it is lost to a reader. */
-static uint64_t ring_room(const struct scache_writer *writer, uint64_t slowest)
+/* How many bytes the ring takes before it loses one that a reader lacks. As last seen. */
+static uint64_t ring_room(const struct scache_writer *writer)
 {
-	uint64_t keep = writer->flushed;
+	uint64_t kept;
 
-	if (writer->ring_only)
-		keep = max_u64(keep, min_u64(slowest, writer->written));
-	return writer->ring_bytes - (writer->written - keep);
+	/* Until the ring is full its first byte is there, and anybody may join. */
+	if (!writer->door_closed)
+		return writer->ring_bytes - writer->written;
+	kept = writer->written - max_u64(writer->flushed, min_u64(writer->slowest, writer->written));
+	return writer->ring_bytes - min_u64(kept, writer->ring_bytes);
+}
+
+/*
+ * Without a file. Before the first byte goes the door is closed, and whoever
+ * slipped in holds it; behind a closed door nobody comes, so what the last
+ * survey said of the slowest is never too much.
+ */
+static uint64_t room_without_file(struct scache_writer *writer)
+{
+	struct cursor_survey survey;
+
+	if (ring_room(writer) == 0 || window_room(writer) == 0) {
+		survey_readers(writer, &survey);
+		if (!writer->door_closed && ring_room(writer) == 0 && survey.slowest > 0) {
+			/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
+			entry_hide(writer->store->segment, writer->name, ENTRY_FILLING);
+			writer->door_closed = true;
+			survey_readers(writer, &survey);
+		}
+		writer->slowest = survey.count > 0 ? survey.slowest : UINT64_MAX;
+	}
+	writer->ring_is_full = ring_room(writer) == 0;
+	return min_u64(ring_room(writer), window_room(writer));
 }
 
 /* The fastest reader's cell is asked first, everybody only if that does not help. */
@@ -85,12 +118,8 @@ uint64_t pace_room(struct scache_writer *writer)
 	struct cursor_survey survey;
 	uint64_t bytes;
 
-	if (writer->ring_only) {
-		cursor_survey(segment, writer->name, &survey);
-		writer->pace = pace_of(writer, &survey);
-		bytes = ring_room(writer, survey.count > 0 ? survey.slowest : UINT64_MAX);
-		return min_u64(bytes, window_room(writer));
-	}
+	if (writer->ring_only)
+		return room_without_file(writer);
 	bytes = window_room(writer);
 	if (bytes == 0 && writer->pace_cell != CURSOR_NONE) {
 		const struct shm_cursor *cursor = cursor_at(segment, writer->pace_cell);
@@ -102,23 +131,24 @@ uint64_t pace_room(struct scache_writer *writer)
 		bytes = window_room(writer);
 	}
 	if (bytes == 0) {
-		cursor_survey(segment, writer->name, &survey);
-		writer->pace = pace_of(writer, &survey);
-		writer->pace_cell = survey.fastest_cell;
+		survey_readers(writer, &survey);
 		bytes = window_room(writer);
 	}
 	return bytes;
 }
 
-/* Where a reader has to get for the writer to be woken: not for every byte. */
+/*
+ * Where a reader has to get for the writer to be woken: not for every byte.
+ * Whoever holds us back has as much as we want of it still to read, so it
+ * gets there without a byte more from us.
+ */
 static uint64_t wanted_position(const struct scache_writer *writer)
 {
-	uint64_t window = writer->window_bytes;
+	uint64_t limit = writer->ring_is_full ? writer->ring_bytes : writer->window_bytes;
+	uint64_t held = writer->written - min_u64(writer->written, limit);
 
-	if (writer->ring_only)
-		return writer->written - min_u64(writer->written, writer->ring_bytes - 1);
-	return writer->written - min_u64(writer->written, window) +
-	       min_u64(WAKE_QUANTUM_BYTES, window / 2);
+	/* More than where that reader is now, or it would not cross it. */
+	return min_u64(writer->written, held + max_u64(1, min_u64(WAKE_QUANTUM_BYTES, limit / 2)));
 }
 
 /* Are we waiting for a reader that only this very thread could move? */
@@ -141,10 +171,12 @@ int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_n
 	uint32_t event;
 
 	shm_store(&entry->need, wanted_position(writer));
-	/* ORDER event-bit, seq_cst: the bit before positions are read again. Pairs with advance(). */
+	/* ORDER event-bit, seq_cst: the bit before positions are read again. Pairs with set_paced(). */
 	event = wait_prepare(&entry->writer_event);
 	if (shm_load(&entry->attention) != 0 || pace_room(writer) > 0)
 		return 0;
+	if (atomic_load(&writer->cancelled))
+		return -ECANCELED;
 	if (clock_own_ns() >= deadline_ns)
 		return -ETIMEDOUT;
 	peer_count(peer, STAT_WAITS, 1);

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * reader - bytes out.
+ * reader - bytes out, and waiting for them.
  *
  * A read looks at the state before it looks at `written`. The other way
  * round: written = 100, the writer appends and seals, the reader sees SEALED
  * and invents an end of file at 100.
  *
- * The ring is a seqlock: copy, fence, and if `floor` has risen above where we
- * started, the copy may be torn: forget it and read the file instead.
+ * The position others see, `paced`, is the position, or what a pread far
+ * ahead has asked for.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -17,11 +18,9 @@
 #include "base/thread.h"
 #include "index/repair.h"
 #include "shm/wait.h"
-#include "store/blob.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
-#define RING_SLICE_BYTES (256u << 10) /* validated piece by piece: a part may be good */
 #define SPINS_MIN 16u
 #define SPINS_MAX 2000u
 #define STATS_EVERY_READS 64
@@ -35,13 +34,6 @@ static bool needs_file(const struct scache_reader *reader, uint64_t state)
 		return !(shm_load_relaxed(&reader->entry->flags) & ENTRY_RING_ONLY);
 	return shm_load_acquire(&reader->entry->floor) > 0 &&
 	       shm_load_acquire(&reader->entry->flushed) > 0;
-}
-
-static int get_blob(struct scache_reader *reader)
-{
-	if (reader->blob != NULL)
-		return 0;
-	return table_get(reader->store, reader->name, entry_hash(reader->entry), &reader->blob);
 }
 
 int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint64_t state,
@@ -62,13 +54,14 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 	reader->cell = cell;
 	reader->cursor = cursor_at(segment, cell);
 	reader->spins = SPINS_MIN;
+	atomic_init(&reader->sleeps_at, &reader->entry->readers_event);
 	ring = shm_load_relaxed(&reader->entry->ring);
 	if (ring > 0 && ring <= segment->geometry.rings) {
 		reader->ring = segment_ring(segment, ring - 1);
 		reader->ring_mask = segment->geometry.ring_bytes - 1;
 	}
 	if (needs_file(reader, state)) {
-		ret = get_blob(reader);
+		ret = copy_get_blob(reader);
 		if (ret == 0 && state_of(state) == ENTRY_SEALED &&
 		    !table_check_size(reader->blob, shm_load_relaxed(&reader->entry->written))) {
 			table_drop(store, reader->blob);
@@ -96,6 +89,7 @@ static void push_stats(struct scache_reader *reader)
 int scache_reader_close(struct scache_reader *reader)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct store *store;
 
 	if (reader == NULL)
@@ -116,106 +110,52 @@ int scache_reader_close(struct scache_reader *reader)
 		/* The last one out of an entry that nobody can find puts out the light. */
 		if (state_is_garbage(shm_load(reader->state)))
 			sweep_entry(store, reader->name);
+		if (reader->origin != NULL)
+			reader->origin->put(reader->origin);
 	}
 	pair_put(reader->pair);
+	free(reader->bounce);
 	free(reader);
 	return 0;
 }
 
-/* ------------------------------------------------------------------ copying */
+/* ------------------------------------------------------------------ the pace */
 
-/* From the ring, as far as it stays intact meanwhile. Returns the bytes; 0 = use the file. */
-static size_t copy_from_ring(struct scache_reader *reader, unsigned char *data, size_t bytes)
-{
-	size_t done = 0;
-
-	while (done < bytes) {
-		uint64_t at = reader->position + done, offset = at & reader->ring_mask;
-		size_t part = (size_t)min_u64(bytes - done, reader->ring_mask + 1 - offset);
-
-		part = (size_t)min_u64(part, RING_SLICE_BYTES);
-		if (shm_load_acquire(&reader->entry->floor) > at)
-			break;
-		ring_copy_out(data + done, reader->ring + offset, part);
-		/* ORDER ring-floor, acquire: the bytes before floor. Pairs with put_in_ring(). */
-		shm_fence_acquire();
-		if (shm_load_acquire(&reader->entry->floor) > at)
-			break;
-		done += part;
-	}
-	return done;
-}
-
-/* The file lacks bytes that we know it had: never wrong bytes, never an early end. */
-static int blob_is_damaged(struct scache_reader *reader)
-{
-	struct store *store = reader->store;
-
-	if (reader->blob != NULL)
-		table_drop(store, reader->blob);
-	entry_hide_any(store->segment, reader->name);
-	return -EBADMSG;
-}
-
-static ssize_t copy_from_file(struct scache_reader *reader, void *data, size_t bytes)
-{
-	uint64_t flushed;
-	ssize_t done;
-	int ret;
-
-	/* ORDER flushed, acquire: floor was seen above, so flushed is at least that. Pairs with flush(). */
-	flushed = shm_load_acquire(&reader->entry->flushed);
-	if (flushed <= reader->position)
-		return -ESTALE; /* no file, and out of the ring: left behind for good */
-	ret = get_blob(reader);
-	if (ret == -ENOENT)
-		return blob_is_damaged(reader);
-	if (ret < 0)
-		return ret;
-	done = blob_read(table_fd(reader->blob), data,
-			 (size_t)min_u64(bytes, flushed - reader->position), reader->position);
-	return done == 0 ? blob_is_damaged(reader) : done;
-}
-
-/* Consumed: tell the writer, if it sleeps and this is what it waits for. */
-static void advance(struct scache_reader *reader, size_t bytes)
+/* Tell the writer, if it sleeps and this is what it waits for. */
+static void set_paced(struct scache_reader *reader, uint64_t position)
 {
 	struct shm_entry *entry = reader->entry;
+	uint64_t before = reader->paced, need;
 
-	reader->position += bytes;
+	if (position <= before)
+		return;
+	reader->paced = position;
 	/* ORDER event-bit, seq_cst: position before the bit. Pairs with pace_wait(). */
-	shm_store(&reader->cursor->position, reader->position);
-	if (unlikely(shm_load(&entry->writer_event) & 1u) &&
-	    reader->position >= shm_load(&entry->need))
+	shm_store(&reader->cursor->position, position);
+	if (likely(!(shm_load(&entry->writer_event) & 1u)))
+		return;
+	/* Only who crosses it: the others would wake it at every read. */
+	need = shm_load(&entry->need);
+	if (before < need && position >= need)
 		reader->stats[STAT_WAKES] += (uint64_t)wait_announce(&entry->writer_event);
 }
 
-static ssize_t copy_some(struct scache_reader *reader, void *data, size_t bytes)
+static void count_read(struct scache_reader *reader)
 {
-	ssize_t done = 0;
-
-	if (reader->ring != NULL)
-		done = (ssize_t)copy_from_ring(reader, data, bytes);
-	if (done > 0) {
-		reader->stats[STAT_BYTES_RING] += (uint64_t)done;
-		reader->stats[STAT_READS_RING]++;
-	} else {
-		done = copy_from_file(reader, data, bytes);
-		if (done < 0)
-			return done;
-		reader->stats[STAT_BYTES_FILE] += (uint64_t)done;
-		reader->stats[STAT_READS_FILE]++;
-	}
-	advance(reader, (size_t)done);
 	if (reader->stats[STAT_READS_RING] + reader->stats[STAT_READS_FILE] >= STATS_EVERY_READS)
 		push_stats(reader);
-	return done;
+}
+
+void reader_advance(struct scache_reader *reader, size_t bytes)
+{
+	reader->position += bytes;
+	set_paced(reader, reader->position);
+	count_read(reader);
 }
 
 /* ------------------------------------------------------------------ waiting */
 
-/* How production ended: 0 (sealed), the readers' -errno, or -EAGAIN (not yet). */
-static int reader_ended(const struct scache_reader *reader, uint64_t state)
+int reader_ended(const struct scache_reader *reader, uint64_t state)
 {
 	int code;
 
@@ -257,19 +197,21 @@ static bool spin_for_news(struct scache_reader *reader, uint64_t from)
 	return false;
 }
 
-/* Wait for more than @from bytes, or for the end. 0 to look again, -EAGAIN, -ETIMEDOUT. */
-static int wait_for_news(struct scache_reader *reader, uint64_t from, int64_t deadline_ns)
+int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t deadline_ns)
 {
 	struct peer *peer = reader->store->peer;
 	uint32_t event;
 
 	if (spin_for_news(reader, from))
 		return 0;
+	pthread_testcancel();
 	/* A producer that died before we came will not wake us. */
 	repair_producer(peer, reader->name);
 	event = wait_prepare(&reader->entry->readers_event);
 	if (has_news(reader, from))
 		return 0;
+	if (atomic_load(&reader->cancelled))
+		return -ECANCELED;
 	if (clock_own_ns() >= deadline_ns)
 		return -ETIMEDOUT;
 	reader->stats[STAT_WAITS]++;
@@ -278,9 +220,39 @@ static int wait_for_news(struct scache_reader *reader, uint64_t from, int64_t de
 	return 0;
 }
 
+/* ----------------------------------------------------------- another producer */
+
+/*
+ * The producer was killed before this reader had a byte: begin again where it
+ * came from, with another entry in this handle.
+ */
+static int start_over(struct scache_reader *reader)
+{
+	const size_t from = offsetof(struct scache_reader, store);
+	struct scache_reader *fresh, other;
+	int ret = reader->origin->retake(reader->origin, &fresh);
+
+	if (ret < 0)
+		return ret;
+	push_stats(reader);
+	memcpy((char *)&other + from, (char *)reader + from, sizeof(other) - from);
+	memcpy((char *)reader + from, (char *)fresh + from, sizeof(other) - from);
+	memcpy((char *)fresh + from, (char *)&other + from, sizeof(other) - from);
+	/* ORDER event-bit, seq_cst: the word before `cancelled` is looked at. Pairs with scache_cancel(). */
+	atomic_store(&reader->sleeps_at, &reader->entry->readers_event);
+	return scache_reader_close(fresh);
+}
+
+bool reader_starts_over(struct scache_reader *reader, uint64_t state)
+{
+	return unlikely(reader->origin != NULL) && reader->position == 0 &&
+	       state_gen(state) == reader->name.gen && state_is_death(state) &&
+	       start_over(reader) == 0;
+}
+
 /* ---------------------------------------------------------------------- API */
 
-static int check_handle(struct scache_reader *reader)
+int reader_check_handle(struct scache_reader *reader)
 {
 	SC_ASSERT(reader->magic == MAGIC_READER);
 	if (peer_is_forked(reader->store->peer))
@@ -291,29 +263,44 @@ static int check_handle(struct scache_reader *reader)
 	return reader->error;
 }
 
-ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, int64_t timeout_ns)
-{
-	KEEP_ERRNO;
-	int64_t deadline_ns = DEADLINE_NEVER;
-	bool waited = false;
-	int ret = check_handle(reader);
+/* How long one call may wait; the clock is asked only when it does. */
+struct patience {
+	int64_t timeout_ns, deadline_ns;
+	bool has_begun;
+};
 
-	if (ret < 0)
-		return ret;
-	if (bytes == 0)
-		return 0;
-	bytes = (size_t)min_u64(bytes, INT64_MAX);
+/* Nothing behind @from yet. 0: look again; -EAGAIN, -ETIMEDOUT, -ECANCELED. */
+static int await(struct scache_reader *reader, uint64_t from, struct patience *patience)
+{
+	/* Those who never sleep have no tick: they look here. */
+	if (patience->timeout_ns == 0)
+		return repair_producer(reader->store->peer, reader->name) ? 0 : -EAGAIN;
+	if (!patience->has_begun)
+		patience->deadline_ns = deadline_after(patience->timeout_ns);
+	patience->has_begun = true;
+	return reader_wait_for_news(reader, from, patience->deadline_ns);
+}
+
+ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns)
+{
+	struct patience patience = { .timeout_ns = timeout_ns };
+	ssize_t done;
+	int ret;
+
 	for (;;) {
 		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
 		uint64_t state = shm_load_acquire(reader->state), written;
-		ssize_t done;
 
+		if (reader_starts_over(reader, state))
+			continue;
 		if (state_gen(state) != reader->name.gen)
 			return reader->error = -ESTALE;
 		written = shm_load_acquire(&reader->entry->written);
 		if (written > reader->position) {
-			done = copy_some(reader, ret_data,
-					 (size_t)min_u64(bytes, written - reader->position));
+			done = copy_out(reader, reader->position, data,
+					(size_t)min_u64(bytes, written - reader->position));
+			if (done == -ENODATA)
+				done = -ESTALE; /* left behind for good */
 			/* What a descriptor more or a retry may cure is not for good. */
 			if (done < 0 && done != -EMFILE && done != -ENFILE && done != -ENOMEM)
 				reader->error = (int)done;
@@ -322,25 +309,94 @@ ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, 
 		ret = reader_ended(reader, state);
 		if (ret != -EAGAIN)
 			return reader->error = ret;
-		/* Those who never sleep have no tick: they look here. */
-		if (timeout_ns == 0) {
-			if (repair_producer(reader->store->peer, reader->name))
-				continue;
-			return -EAGAIN;
-		}
-		if (!waited && timeout_ns > 0)
-			deadline_ns = deadline_after(timeout_ns);
-		waited = true;
-		ret = wait_for_news(reader, reader->position, deadline_ns);
+		ret = await(reader, reader->position, &patience);
 		if (ret < 0)
 			return ret;
 	}
 }
 
+ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, int64_t timeout_ns)
+{
+	KEEP_ERRNO;
+	ssize_t done = reader_check_handle(reader);
+
+	if (done < 0 || bytes == 0)
+		return done;
+	done = reader_next(reader, ret_data, (size_t)min_u64(bytes, INT64_MAX), timeout_ns);
+	if (done > 0)
+		reader_advance(reader, (size_t)done);
+	return done;
+}
+
+/*
+ * The bytes at @offset are not there. With a file, say that we want them, so
+ * that the writer does not wait for us; without one it must not go on.
+ */
+static int ask_for(struct scache_reader *reader, uint64_t offset)
+{
+	uint64_t window = shm_load_relaxed(&reader->entry->window_bytes);
+
+	if (!(shm_load(&reader->entry->flags) & ENTRY_RING_ONLY)) {
+		set_paced(reader, offset);
+		return 0;
+	}
+	window = max_u64(1, min_u64(window, reader->ring_mask + 1));
+	return offset - min_u64(offset, reader->paced) >= window ? -EDEADLK : 0;
+}
+
+ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes, uint64_t offset,
+		     int64_t timeout_ns)
+{
+	KEEP_ERRNO;
+	struct patience patience = { .timeout_ns = timeout_ns };
+	int ret = reader_check_handle(reader);
+	ssize_t done;
+
+	if (ret == -ECHILD || ret == -ESTALE || bytes == 0)
+		return ret == -ECHILD || ret == -ESTALE ? ret : 0;
+	bytes = (size_t)min_u64(bytes, INT64_MAX);
+	for (;;) {
+		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
+		uint64_t state = shm_load_acquire(reader->state), written;
+
+		if (reader_starts_over(reader, state))
+			continue;
+		if (state_gen(state) != reader->name.gen)
+			return -ESTALE;
+		written = shm_load_acquire(&reader->entry->written);
+		if (written > offset) {
+			done = copy_out(reader, offset, ret_data,
+					(size_t)min_u64(bytes, written - offset));
+			count_read(reader);
+			return done;
+		}
+		ret = reader_ended(reader, state);
+		if (ret != -EAGAIN)
+			return ret;
+		ret = ask_for(reader, offset);
+		if (ret == 0)
+			ret = await(reader, offset, &patience);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+int scache_cancel(struct scache_reader *reader)
+{
+	KEEP_ERRNO;
+	SC_ASSERT(reader->magic == MAGIC_READER);
+	if (peer_is_forked(reader->store->peer))
+		return -ECHILD;
+	/* ORDER event-bit, seq_cst: cancelled before the word is raised. Pairs with start_over(). */
+	atomic_store(&reader->cancelled, 1);
+	wait_wake(atomic_load(&reader->sleeps_at));
+	return 0;
+}
+
 int scache_size(struct scache_reader *reader, uint64_t *ret_bytes)
 {
 	KEEP_ERRNO;
-	int ret = check_handle(reader);
+	int ret = reader_check_handle(reader);
 	uint64_t state;
 
 	if (ret == -ECHILD || ret == -ESTALE)
@@ -352,100 +408,10 @@ int scache_size(struct scache_reader *reader, uint64_t *ret_bytes)
 	return state_of(state) == ENTRY_SEALED;
 }
 
-/* A finished entry has no message, and a dead producer's is not to be trusted. */
-static uint32_t message_bytes_of(const struct scache_reader *reader, int ended)
-{
-	if (ended == 0 || ended == -EOWNERDEAD)
-		return 0;
-	return (uint32_t)min_u64(shm_load_relaxed(&reader->entry->message_bytes),
-				 SCACHE_MESSAGE_BYTES_MAX);
-}
-
-int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_result *ret_result)
-{
-	KEEP_ERRNO;
-	int64_t deadline_ns = timeout_ns == 0 ? 0 : deadline_after(timeout_ns);
-	struct scache_result result = { .code = 0 };
-	int ret = check_handle(reader);
-
-	if (ret == -ECHILD || ret == -ESTALE)
-		return ret;
-	for (;;) {
-		uint64_t state = shm_load_acquire(reader->state);
-
-		ret = reader_ended(reader, state);
-		if (ret != -EAGAIN)
-			break;
-		/* No news but the end counts: wait past all bytes there are. */
-		ret = wait_for_news(reader, shm_load(&reader->entry->written), deadline_ns);
-		/* Bytes are news to it but none to us: the time is over all the same. */
-		if (ret == 0 && deadline_ns != DEADLINE_NEVER && clock_own_ns() >= deadline_ns &&
-		    reader_ended(reader, shm_load(reader->state)) == -EAGAIN)
-			ret = -ETIMEDOUT;
-		if (ret < 0)
-			return timeout_ns == 0 ? -EAGAIN : ret;
-	}
-	if (ret == -ESTALE)
-		return ret;
-	result.code = ret;
-	if (ret == -EREMOTEIO)
-		result.code = (int32_t)shm_load_relaxed(&reader->entry->code);
-	result.message_bytes = message_bytes_of(reader, ret);
-	result.bytes = shm_load_acquire(&reader->entry->written);
-	result.size = ret_result->size;
-	memcpy(ret_result, &result, min_u64(ret_result->size, sizeof(result)));
-	return 0;
-}
-
-/* The message stands behind the key, as far as it fits there, or in the file. */
-static ssize_t copy_message(struct scache_reader *reader, char *text, size_t bytes)
-{
-	struct shm_entry *entry = reader->entry;
-	uint32_t key_bytes = shm_load_relaxed(&entry->key_bytes) & 255, at, i;
-	int ret;
-
-	if (shm_load_relaxed(&entry->flags) & ENTRY_FILE_MESSAGE) {
-		ret = get_blob(reader);
-		if (ret < 0)
-			return ret;
-		return blob_read(table_fd(reader->blob), text, bytes,
-				 shm_load_relaxed(&entry->written));
-	}
-	at = (key_bytes + 7) / 8 * 8;
-	for (i = 0; i < bytes && at + i < 8 * SHM_KEY_WORDS; i++)
-		text[i] = (char)(shm_load_relaxed(&entry->key[(at + i) / 8]) >> (at + i) % 8 * 8);
-	return i;
-}
-
-ssize_t scache_message(struct scache_reader *reader, char *ret_text, size_t bytes)
-{
-	KEEP_ERRNO;
-	int ret = check_handle(reader);
-	uint64_t state;
-	uint32_t message_bytes;
-	ssize_t done = 0;
-
-	if (ret == -ECHILD || ret == -ESTALE)
-		return ret;
-	state = shm_load_acquire(reader->state);
-	ret = reader_ended(reader, state);
-	if (ret == -EAGAIN || ret == -ESTALE)
-		return ret;
-	message_bytes = message_bytes_of(reader, ret);
-	if (bytes == 0)
-		return message_bytes;
-	if (message_bytes > 0)
-		done = copy_message(reader, ret_text, (size_t)min_u64(bytes - 1, message_bytes));
-	if (done < 0)
-		return done;
-	ret_text[done] = '\0';
-	return message_bytes;
-}
-
 int scache_reader_info(struct scache_reader *reader, struct scache_entry_info *ret_info)
 {
 	KEEP_ERRNO;
-	int ret = check_handle(reader);
+	int ret = reader_check_handle(reader);
 
 	if (ret == -ECHILD || ret == -ESTALE)
 		return ret;

@@ -13,27 +13,48 @@
  * Without a ring floor is UINT64_MAX and flushed equals written. Without a
  * file (ENTRY_RING_ONLY) flushed stands still and the writer keeps in the
  * ring whatever the slowest reader has not read.
+ *
+ *	fd.c	   between a stream and a descriptor, on top of the calls
+ *	writer.c   bytes in		reader.c   bytes out, waiting
+ *	finish.c   how it ends		copy.c	   out of the ring or the file
+ *	pace.c	   how far, and waiting	result.c   how it ended
+ *	private.c  a pair of streams that no cache holds
+ *	info.c	   what is shown of an entry
  */
 #ifndef STREAM_STREAM_H
 #define STREAM_STREAM_H
-
-#include <stdlib.h>
 
 #include "store/store.h"
 #include "store/table.h"
 #include "streamcache.h"
 
+struct private_stream;
+
 /* Writer and reader of one acquire: to tell a slow reader from a deadlock. */
 struct stream_pair {
 	_Atomic uint32_t users;
 	_Atomic uintptr_t reader_thread; /* that used the reader last; 0 = closed */
+	struct private_stream *private_stream; /* what both live in if no cache holds them */
+};
+
+/* Where a fetched reader came from: it goes back there if its producer is killed
+ * before its first byte. */
+struct reader_origin {
+	/* 0 with another reader at byte 0, or -errno. */
+	int (*retake)(struct reader_origin *origin, struct scache_reader **ret_reader);
+	void (*put)(struct reader_origin *origin);
 };
 
 struct scache_reader {
 	uint32_t magic;
 	int error; /* sticky */
-	struct store *store;
+	_Atomic uint32_t cancelled;
+	_Atomic(shm_u32 *) sleeps_at; /* the word scache_cancel() has to wake */
+	struct reader_origin *origin; /* NULL: not a fetched one */
+	unsigned char *bounce;	      /* between ring and descriptor; NULL until needed */
 	_Atomic uint32_t *open_streams;
+	/* From here on: of the entry it is attached to; start_over() exchanges it. */
+	struct store *store;
 	struct stream_pair *pair;
 	struct entry_name name;
 	struct shm_entry *entry;
@@ -42,6 +63,7 @@ struct scache_reader {
 	const unsigned char *ring; /* NULL: none */
 	struct open_blob *blob;	   /* NULL until needed */
 	uint64_t position;
+	uint64_t paced; /* the position as others see it: >= position */
 	uint64_t ring_mask;
 	uint32_t cell;
 	uint32_t spins; /* how long to spin before sleeping; adaptive */
@@ -52,6 +74,7 @@ struct scache_reader {
 struct scache_writer {
 	uint32_t magic;
 	int error; /* sticky */
+	_Atomic uint32_t cancelled;
 	struct store *store;
 	_Atomic uint32_t *open_streams;
 	struct stream_pair *pair;
@@ -61,18 +84,23 @@ struct scache_writer {
 	unsigned char *ring; /* NULL: none */
 	uint64_t ring_bytes, slice_bytes, flush_bytes;
 	uint64_t written, flushed; /* as published; we are their only writer */
-	uint64_t pace;		   /* as of the last survey */
+	uint64_t pace, slowest;	   /* as of the last survey */
 	uint64_t window_bytes;
 	uint64_t checked_at; /* bytes written when dead readers were last looked for */
+	uint64_t bytes_counted;
+	size_t reserved_bytes; /* by scache_reserve(), not yet committed */
+	unsigned char *bounce; /* reserved bytes stand here if there is no ring; or NULL */
 	uint32_t key_bytes;
 	uint32_t pace_cell;
 	uint32_t reap_hand; /* where dead readers are looked for next */
 	int fd; /* -1: no file */
 	bool run_to_end;
+	bool pace_slowest;
 	bool ring_only;
+	bool door_closed; /* of a ring-only one: its first byte may go */
+	bool ring_is_full; /* what stopped it was the ring, not the window */
 	bool ended;
 	bool mid_call; /* of this write some bytes are taken already */
-	uint64_t bytes_counted;
 };
 
 /*
@@ -88,16 +116,74 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 int writer_open(struct store *store, struct entry_name name, int fd,
 		struct scache_writer **ret_writer);
 
+/* --------------------------------------------------------------- writer.c */
+
 /* writer_go_without_file - close the door and go on from the ring alone. */
 void writer_go_without_file(struct scache_writer *writer);
+
+/* writer_flush - the ring to the file: whole flush units, or (@all) what there is. */
+void writer_flush(struct scache_writer *writer, bool all);
+
+/* writer_check_handle - 0, -ECHILD, its sticky error, or -EINVAL after its end. */
+int writer_check_handle(struct scache_writer *writer);
+
+/* --------------------------------------------------------------- finish.c */
+
+/* writer_fail - production has failed, with the code that its readers will see. Sticky. */
+int writer_fail(struct scache_writer *writer, int code);
+
+void writer_count_bytes(struct scache_writer *writer);
+void writer_wake_readers(struct scache_writer *writer);
+
+/* ----------------------------------------------------------------- copy.c */
+
+/*
+ * copy_out - some of the bytes from @at on, where there is at least one, out
+ * of the ring or the file. Returns the count; -ENODATA: neither has them any
+ * more; -EBADMSG; -errno.
+ */
+ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t bytes);
+
+/* copy_get_blob - have the file open. 0, -ENOENT, -errno. */
+int copy_get_blob(struct scache_reader *reader);
+
+/* --------------------------------------------------------------- reader.c */
+
+/* reader_check_handle - 0, -ECHILD, or its sticky error. */
+int reader_check_handle(struct scache_reader *reader);
+
+/* reader_ended - how production ended: 0 (sealed), the readers' -errno, or -EAGAIN (not yet). */
+int reader_ended(const struct scache_reader *reader, uint64_t state);
+
+/* reader_starts_over - a fetched one whose producer was killed (as @state says) before
+ * its first byte: true if it has another entry now. */
+bool reader_starts_over(struct scache_reader *reader, uint64_t state);
+
+/* reader_wait_for_news - for more than @from bytes, or for the end. 0 to look again,
+ * -ETIMEDOUT, -ECANCELED. */
+int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t deadline_ns);
+
+/* reader_next - some of the next bytes, as scache_read(), but the position stays. */
+ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns);
+
+/* reader_advance - @bytes of what reader_next() gave are consumed. */
+void reader_advance(struct scache_reader *reader, size_t bytes);
+
+/* ------------------------------------------------------------------- fd.c */
+
+/* reader_to_fd - scache_read_to_fd(); *ret_error: -errno of @fd if it failed, else 0. */
+ssize_t reader_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
+		     int *ret_error);
+
+/* ----------------------------------------------------------------- pace.c */
 
 /* pace_room - bytes that may be written now; 0 = wait. */
 uint64_t pace_room(struct scache_writer *writer);
 
 /*
  * pace_wait - sleep until a reader has moved or left, or a tick, at which the
- * dead among them are reaped. 0: look again; -ETIMEDOUT; -EDEADLK (waiting
- * since @since_ns for a reader that only this very thread could move).
+ * dead among them are reaped. 0: look again; -ETIMEDOUT; -ECANCELED; -EDEADLK
+ * (waiting since @since_ns for a reader that only this very thread could move).
  */
 int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns);
 
@@ -111,10 +197,18 @@ bool pace_is_abandoned(struct scache_writer *writer);
 int entry_fill_info(struct store *store, struct entry_name name, unsigned char key[256],
 		    struct scache_entry_info *ret_info);
 
-static inline void pair_put(struct stream_pair *pair)
-{
-	if (pair != NULL && atomic_fetch_sub(&pair->users, 1) == 1)
-		free(pair);
-}
+/* -------------------------------------------------------------- private.c */
+
+/*
+ * private_open - a writer and its one reader, in memory that nobody else sees,
+ * from the ring alone: what a fetch uses when the cache cannot help. Looks and
+ * behaves like an entry that is not kept. @cache_store: whose fork mark and ring
+ * size it shares; must stay open as long as the streams. 0 or -ENOMEM.
+ */
+int private_open(const struct store *cache_store, const struct entry_draft *draft,
+		 struct scache_reader **ret_reader, struct scache_writer **ret_writer);
+
+/* pair_put - one of the two is closed. NULL is a no-op. */
+void pair_put(struct stream_pair *pair);
 
 #endif

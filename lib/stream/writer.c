@@ -5,8 +5,6 @@
  * Before it touches ring memory the writer raises `floor` to what will still
  * be intact, then copies, then publishes `written`. With a file floor never
  * passes `flushed`; without one it never passes the slowest reader.
- *
- * Ending: flush everything, floor = MAX, ring freed, and only then the state.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,10 +14,8 @@
 #include "base/clock.h"
 #include "base/step.h"
 #include "base/thread.h"
-#include "index/ring.h"
 #include "shm/wait.h"
 #include "store/blob.h"
-#include "store/sweep.h"
 #include "stream/stream.h"
 
 #define SLICE_BYTES_MAX (256u << 10) /* published at once; readers start on it */
@@ -31,7 +27,7 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 {
 	struct scache_writer *writer = calloc(1, sizeof(*writer));
 	struct segment *segment = store->segment;
-	uint32_t ring;
+	uint32_t ring, flags;
 
 	if (writer == NULL)
 		return -ENOMEM;
@@ -43,7 +39,10 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->fd = fd;
 	writer->pace_cell = CURSOR_NONE;
 	writer->window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
-	writer->run_to_end = shm_load_relaxed(&writer->entry->flags) & ENTRY_RUN_TO_END;
+	flags = shm_load_relaxed(&writer->entry->flags);
+	writer->run_to_end = flags & ENTRY_RUN_TO_END;
+	writer->pace_slowest = flags & ENTRY_PACE_SLOWEST;
+	writer->ring_only = flags & ENTRY_RING_ONLY;
 	writer->key_bytes = shm_load_relaxed(&writer->entry->key_bytes) & 255;
 	ring = shm_load_relaxed(&writer->entry->ring);
 	if (ring > 0 && ring <= segment->geometry.rings) {
@@ -54,79 +53,6 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	}
 	*ret_writer = writer;
 	return 0;
-}
-
-/* ---------------------------------------------------------------- the end */
-
-static void count_bytes(struct scache_writer *writer)
-{
-	peer_count(writer->store->peer, STAT_BYTES_PRODUCED, writer->written - writer->bytes_counted);
-	writer->bytes_counted = writer->written;
-}
-
-static void wake_readers(struct scache_writer *writer)
-{
-	peer_count(writer->store->peer, STAT_WAKES,
-		   (uint64_t)wait_announce(&writer->entry->readers_event));
-}
-
-/*
- * The file has everything that was published: the ring may go. While the
- * entry is still ours: after its state has changed, somebody may sweep it
- * and use the slot again.
- */
-static void leave_ring(struct scache_writer *writer)
-{
-	if (writer->ring == NULL || writer->ring_only || writer->flushed != writer->written)
-		return;
-	/* ORDER ring-floor, seq_cst: floor before the ring has another owner. Pairs with copy_from_ring(). */
-	shm_store(&writer->entry->floor, UINT64_MAX);
-	/* STEP ring-left: readers use the file. Die here: freed with the entry. */
-	STEP("ring-left");
-	ring_release(writer->store->segment, writer->name);
-	writer->ring = NULL;
-}
-
-/*
- * FILLING -> @state, by one CAS, and only then is anybody told: the key is
- * free, or the blob is there, before a reader learns of the end.
- */
-static int end_with(struct scache_writer *writer, enum entry_state state, uint32_t flags)
-{
-	struct store *store = writer->store;
-	struct shm_entry *entry = writer->entry;
-	uint64_t ended_ns = clock_shared_ns(), max_age_ns = shm_load_relaxed(&entry->max_age_ns);
-	uint64_t expires_ns = max_age_ns > UINT64_MAX - ended_ns ? UINT64_MAX : ended_ns + max_age_ns;
-
-	writer->ended = true;
-	count_bytes(writer);
-	leave_ring(writer);
-	shm_store_relaxed(&entry->ended_ns, ended_ns);
-	shm_store_relaxed(&store->segment->expires[writer->name.idx], expires_ns);
-	/* STEP entry-ending: all of it is there but the word. Die here: the reaper fails it. */
-	STEP("entry-ending");
-	/* ORDER entry-ended, release: code, sizes and times before the state. Pairs with reader_ended(). */
-	/* ORDER sealed-written, release: written before the state. Pairs with scache_read(). */
-	if (!entry_change(store->peer, writer->name, ENTRY_FILLING, state, flags))
-		return -ESTALE;
-	/* STEP entry-ended: nobody told. Die here: waiters look at their tick. */
-	STEP("entry-ended");
-	peer_count(store->peer, state == ENTRY_SEALED ? STAT_FINISHES : STAT_FAILURES, 1);
-	wake_readers(writer);
-	if (state == ENTRY_SEALED)
-		sweep_note_expiry(store, expires_ns);
-	if (state_is_garbage(shm_load(writer->state)))
-		sweep_entry(store, writer->name);
-	return 0;
-}
-
-/* Production has failed, with the code that its readers will see. Sticky. */
-static int fail(struct scache_writer *writer, int code)
-{
-	shm_store_relaxed(&writer->entry->code, (uint32_t)code);
-	end_with(writer, ENTRY_FAILED, ENTRY_HIDDEN);
-	writer->error = code > 0 ? -EREMOTEIO : code;
-	return writer->error;
 }
 
 /* ------------------------------------------------------------- without a file */
@@ -144,6 +70,7 @@ void writer_go_without_file(struct scache_writer *writer)
 	}
 	shm_store(&writer->entry->flags, shm_load_relaxed(&writer->entry->flags) | ENTRY_RING_ONLY);
 	/* Nobody new: byte 0 is going to be gone. Whoever is attached is found by the survey. */
+	writer->door_closed = true;
 	entry_hide(store->segment, writer->name, ENTRY_FILLING);
 	peer_count(store->peer, STAT_DEGRADED, 1);
 }
@@ -157,15 +84,15 @@ static int heed_attention(struct scache_writer *writer)
 		return 0;
 	/* Cleared before the survey, or a leaver in between would be missed. */
 	shm_store(&writer->entry->attention, 0);
-	return pace_is_abandoned(writer) ? fail(writer, -EPIPE) : 0;
+	return pace_is_abandoned(writer) ? writer_fail(writer, -EPIPE) : 0;
 }
 
-/* Empty the ring to the file: whole flush units, or (@all) what there is. */
-static void flush(struct scache_writer *writer, bool all)
+void writer_flush(struct scache_writer *writer, bool all)
 {
 	while (!writer->ring_only && writer->written > writer->flushed) {
 		uint64_t offset = writer->flushed & (writer->ring_bytes - 1);
 		uint64_t bytes = min_u64(writer->written - writer->flushed, writer->flush_bytes);
+		UNCANCELLED;
 
 		bytes = min_u64(bytes, writer->ring_bytes - offset);
 		if (bytes < writer->flush_bytes && !all)
@@ -192,17 +119,17 @@ static void publish(struct scache_writer *writer, uint64_t bytes)
 	/* STEP bytes-published: sleepers still asleep. Die here: they look at their tick. */
 	STEP("bytes-published");
 	if (unlikely(shm_load(&writer->entry->readers_event) & 1u))
-		wake_readers(writer);
+		writer_wake_readers(writer);
 }
 
-/* Copy at most @bytes into the ring. Returns the bytes taken. */
-static uint64_t put_in_ring(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
+/* Where the next bytes go, at most *bytes of them; what was there is given up first. */
+static unsigned char *open_ring(struct scache_writer *writer, uint64_t *bytes)
 {
 	uint64_t offset = writer->written & (writer->ring_bytes - 1), end;
 
-	bytes = min_u64(bytes, writer->slice_bytes);
-	bytes = min_u64(bytes, writer->ring_bytes - offset);
-	end = writer->written + bytes;
+	*bytes = min_u64(*bytes, writer->slice_bytes);
+	*bytes = min_u64(*bytes, writer->ring_bytes - offset);
+	end = writer->written + *bytes;
 	if (end > writer->ring_bytes) {
 		/* Release: whoever sees this floor sees a `flushed` that is not below it. */
 		shm_store_release(&writer->entry->floor, end - writer->ring_bytes);
@@ -211,30 +138,28 @@ static uint64_t put_in_ring(struct scache_writer *writer, const unsigned char *d
 	}
 	/* ORDER ring-floor, release: floor before the bytes. Pairs with copy_from_ring(). */
 	shm_fence_release();
-	ring_copy_in(writer->ring + offset, data, bytes);
-	publish(writer, bytes);
-	return bytes;
+	return writer->ring + offset;
 }
 
 /* No ring was to be had: each write goes to the file. 0 < bytes taken or -errno. */
 static int64_t put_in_file(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
 {
+	UNCANCELLED;
 	int ret;
 
 	bytes = min_u64(bytes, FLUSH_BYTES_MAX);
 	ret = blob_write(writer->fd, data, bytes, writer->written);
 	if (ret < 0)
-		return fail(writer, ret);
+		return writer_fail(writer, ret);
 	writer->flushed += bytes;
 	shm_store_release(&writer->entry->flushed, writer->flushed);
 	publish(writer, bytes);
 	return (int64_t)bytes;
 }
 
-/* One slice. Bytes taken; 0 = no room now; -errno for good. */
-static int64_t put(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
+/* How many bytes may be written now: 0 = none, -errno for good. */
+static int64_t admit(struct scache_writer *writer, uint64_t bytes)
 {
-	uint64_t allowed;
 	int ret = heed_attention(writer);
 
 	if (ret < 0)
@@ -242,22 +167,59 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 	if (writer->written - writer->checked_at >= CHECK_BYTES) {
 		writer->checked_at = writer->written;
 		pace_look_after_readers(writer);
-		count_bytes(writer);
+		writer_count_bytes(writer);
 	}
-	allowed = pace_room(writer);
-	if (allowed == 0)
-		return 0;
-	bytes = min_u64(bytes, allowed);
+	return (int64_t)min_u64(bytes, min_u64(pace_room(writer), INT64_MAX));
+}
+
+/* One slice. Bytes taken; 0 = no room now; -errno for good. */
+static int64_t put(struct scache_writer *writer, const unsigned char *data, uint64_t wanted)
+{
+	int64_t allowed = admit(writer, wanted);
+	unsigned char *at;
+	uint64_t bytes;
+
+	if (allowed <= 0)
+		return allowed;
+	bytes = (uint64_t)allowed;
 	if (writer->ring == NULL)
 		return put_in_file(writer, data, bytes);
-	bytes = put_in_ring(writer, data, bytes);
-	flush(writer, false);
+	at = open_ring(writer, &bytes);
+	ring_copy_in(at, data, bytes);
+	publish(writer, bytes);
+	writer_flush(writer, false);
 	return (int64_t)bytes;
+}
+
+/* ------------------------------------------------------------------ waiting */
+
+/* How long one call has waited, and may wait. */
+struct patience {
+	int64_t timeout_ns, since_ns, deadline_ns;
+};
+
+/* There was no room. 0: look again; -EAGAIN, -ETIMEDOUT, -EDEADLK, -ECANCELED, -EPIPE. */
+static int await_room(struct scache_writer *writer, struct patience *patience)
+{
+	int ret;
+
+	if (patience->timeout_ns == 0) {
+		pace_look_after_readers(writer);
+		ret = heed_attention(writer);
+		return ret < 0 ? ret : -EAGAIN;
+	}
+	if (patience->since_ns == 0) {
+		patience->since_ns = clock_own_ns();
+		if (patience->deadline_ns == DEADLINE_NEVER && patience->timeout_ns > 0)
+			patience->deadline_ns = deadline_after(patience->timeout_ns);
+	}
+	pthread_testcancel();
+	return pace_wait(writer, patience->since_ns, patience->deadline_ns);
 }
 
 /* ---------------------------------------------------------------------- API */
 
-static int check_handle(struct scache_writer *writer)
+int writer_check_handle(struct scache_writer *writer)
 {
 	SC_ASSERT(writer->magic == MAGIC_WRITER);
 	if (peer_is_forked(writer->store->peer))
@@ -271,45 +233,123 @@ ssize_t scache_write(struct scache_writer *writer, const void *data, size_t byte
 		     int64_t timeout_ns)
 {
 	KEEP_ERRNO;
+	struct patience patience = { .timeout_ns = timeout_ns, .deadline_ns = DEADLINE_NEVER };
 	const unsigned char *from = data;
-	int64_t since_ns = 0, deadline_ns = DEADLINE_NEVER, done;
+	int64_t done;
 	size_t taken = 0;
-	int ret = check_handle(writer);
+	int ret = writer_check_handle(writer);
 
 	if (ret < 0)
 		return ret;
+	writer->reserved_bytes = 0;
 	while (taken < bytes) {
 		writer->mid_call = taken > 0;
 		done = put(writer, from + taken, bytes - taken);
+		if (done == 0)
+			done = await_room(writer, &patience);
+		else
+			patience.since_ns = 0;
 		/* What was taken first; a sticky error is told by the next call, too. */
 		if (done < 0)
 			return taken > 0 ? (ssize_t)taken : (ssize_t)done;
 		taken += (size_t)done;
-		if (done > 0) {
-			since_ns = 0;
-			continue;
-		}
-		if (timeout_ns == 0) {
-			pace_look_after_readers(writer);
-			ret = heed_attention(writer);
-			return taken > 0 ? (ssize_t)taken : ret < 0 ? ret : -EAGAIN;
-		}
-		if (since_ns == 0) {
-			since_ns = clock_own_ns();
-			if (deadline_ns == DEADLINE_NEVER && timeout_ns > 0)
-				deadline_ns = deadline_after(timeout_ns);
-		}
-		ret = pace_wait(writer, since_ns, deadline_ns);
-		if (ret < 0)
-			return taken > 0 ? (ssize_t)taken : ret;
 	}
 	return (ssize_t)taken;
+}
+
+/*
+ * A ring is written in place, except before ThreadSanitizer: the caller's
+ * stores are plain ones, and a reader who copies meanwhile is right to.
+ */
+static bool reserves_in_place(const struct scache_writer *writer)
+{
+	return writer->ring != NULL && !UNDER_TSAN;
+}
+
+ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_data,
+		       int64_t timeout_ns)
+{
+	KEEP_ERRNO;
+	struct patience patience = { .timeout_ns = timeout_ns, .deadline_ns = DEADLINE_NEVER };
+	int ret = writer_check_handle(writer);
+	int64_t allowed = 0;
+	uint64_t room;
+
+	if (ret < 0)
+		return ret;
+	writer->reserved_bytes = 0;
+	writer->mid_call = false;
+	if (bytes == 0)
+		return -EINVAL;
+	while (allowed == 0) {
+		allowed = admit(writer, min_u64(bytes, SLICE_BYTES_MAX));
+		if (allowed == 0)
+			allowed = await_room(writer, &patience);
+		if (allowed < 0)
+			return (ssize_t)allowed;
+	}
+	room = (uint64_t)allowed;
+	if (reserves_in_place(writer)) {
+		*ret_data = open_ring(writer, &room);
+	} else {
+		if (writer->ring != NULL)
+			room = min_u64(room, writer->slice_bytes);
+		if (writer->bounce == NULL)
+			writer->bounce = malloc(SLICE_BYTES_MAX);
+		if (writer->bounce == NULL)
+			return -ENOMEM;
+		*ret_data = writer->bounce;
+	}
+	writer->reserved_bytes = (size_t)room;
+	return (ssize_t)room;
+}
+
+/* What the bounce buffer holds goes the way of every other write. */
+static int64_t commit_bounced(struct scache_writer *writer, uint64_t bytes)
+{
+	uint64_t part, done;
+	int64_t ret;
+
+	for (done = 0; done < bytes; done += part) {
+		part = bytes - done;
+		if (writer->ring == NULL) {
+			ret = put_in_file(writer, writer->bounce + done, part);
+			if (ret < 0)
+				return ret;
+		} else {
+			unsigned char *at = open_ring(writer, &part);
+
+			ring_copy_in(at, writer->bounce + done, part);
+			publish(writer, part);
+			writer_flush(writer, false);
+		}
+	}
+	return (int64_t)bytes;
+}
+
+ssize_t scache_commit(struct scache_writer *writer, size_t bytes)
+{
+	KEEP_ERRNO;
+	int64_t ret = writer_check_handle(writer);
+
+	if (ret < 0)
+		return (ssize_t)ret;
+	if (bytes > writer->reserved_bytes)
+		return -EINVAL;
+	writer->reserved_bytes = 0;
+	if (bytes == 0)
+		return 0;
+	if (!reserves_in_place(writer))
+		return (ssize_t)commit_bounced(writer, bytes);
+	publish(writer, bytes);
+	writer_flush(writer, false);
+	return (ssize_t)bytes;
 }
 
 int scache_writer_check(struct scache_writer *writer)
 {
 	KEEP_ERRNO;
-	int ret = check_handle(writer);
+	int ret = writer_check_handle(writer);
 
 	if (ret < 0)
 		return ret;
@@ -317,94 +357,14 @@ int scache_writer_check(struct scache_writer *writer)
 	return heed_attention(writer);
 }
 
-/* Everything published is in the file, or the file does not count any more. */
-static void settle_file(struct scache_writer *writer)
-{
-	if (writer->ring != NULL)
-		flush(writer, true);
-	if (writer->ring_only)
-		return;
-	if (blob_seal(writer->store, writer->fd) < 0) {
-		/* What a failed close has lost nobody knows: do not keep it. */
-		writer->fd = -1;
-		writer_go_without_file(writer);
-	}
-	writer->fd = -1;
-}
-
-int scache_finish(struct scache_writer *writer)
+int scache_writer_cancel(struct scache_writer *writer)
 {
 	KEEP_ERRNO;
-	int ret = check_handle(writer);
-
-	if (ret < 0)
-		return ret;
-	settle_file(writer);
-	/* STEP blob-sealed: complete and read-only. Die here: the reaper fails it all the same. */
-	STEP("blob-sealed");
-	ret = end_with(writer, ENTRY_SEALED, writer->ring_only ? ENTRY_HIDDEN : 0);
-	if (ret < 0)
-		return writer->error = ret;
-	return writer->ring_only ? SCACHE_NOT_KEPT : 0;
-}
-
-/* Keep the message behind the key, or behind the bytes in the file, or cut it. */
-static void put_message(struct scache_writer *writer, const char *message, size_t bytes)
-{
-	struct shm_entry *entry = writer->entry;
-	uint32_t at = (writer->key_bytes + 7) / 8 * 8;
-	uint64_t words[SHM_KEY_WORDS] = { 0 };
-	size_t here = 8 * SHM_KEY_WORDS - at, i;
-
-	if (bytes > here && writer->fd >= 0 && !writer->ring_only &&
-	    writer->flushed == writer->written &&
-	    blob_write(writer->fd, message, bytes, writer->written) == 0) {
-		shm_store_relaxed(&entry->flags,
-				  shm_load_relaxed(&entry->flags) | ENTRY_FILE_MESSAGE);
-	} else {
-		bytes = bytes < here ? bytes : here;
-		memcpy(words, message, bytes);
-		for (i = 0; i < (bytes + 7) / 8; i++)
-			shm_store_relaxed(&entry->key[at / 8 + i], words[i]);
-	}
-	shm_store_relaxed(&entry->message_bytes, (uint32_t)bytes);
-}
-
-int scache_abort(struct scache_writer *writer, int code, const void *message, size_t message_bytes)
-{
-	KEEP_ERRNO;
-	int ret = check_handle(writer);
-
-	if (ret < 0)
-		return ret == writer->error ? 0 : ret; /* it has failed already */
-	/* What our own calls mean by these no producer can say. */
-	if (code == 0 || code == -EAGAIN || code == -ETIMEDOUT || code == -ESTALE ||
-	    code == -ECHILD || code == -EOWNERDEAD || code == -EBADMSG || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
-	    (message == NULL && message_bytes > 0))
-		return -EINVAL;
-	if (writer->ring != NULL)
-		flush(writer, true);
-	if (message_bytes > 0)
-		put_message(writer, message, message_bytes);
-	fail(writer, code);
-	return 0;
-}
-
-int scache_writer_close(struct scache_writer *writer)
-{
-	KEEP_ERRNO;
-	if (writer == NULL)
-		return 0;
 	SC_ASSERT(writer->magic == MAGIC_WRITER);
-	if (!peer_is_forked(writer->store->peer)) {
-		if (!writer->ended)
-			scache_abort(writer, -ECANCELED, NULL, 0);
-	}
-	atomic_fetch_sub(writer->open_streams, 1);
-	if (writer->fd >= 0)
-		close(writer->fd);
-	writer->magic = MAGIC_DEAD;
-	pair_put(writer->pair);
-	free(writer);
+	if (peer_is_forked(writer->store->peer))
+		return -ECHILD;
+	/* ORDER event-bit, seq_cst: cancelled before the word is raised. Pairs with pace_wait(). */
+	atomic_store(&writer->cancelled, 1);
+	wait_wake(&writer->entry->writer_event);
 	return 0;
 }

@@ -15,6 +15,8 @@
 #include <sched.h>
 #include <stdio.h>
 
+#include <stdlib.h>
+
 #include "../util/fixture.h"
 #include "../util/plan.h"
 #include "base/clock.h"

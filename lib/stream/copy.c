@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * copy - bytes of an entry, out of its ring or its file.
+ *
+ * The ring is a seqlock: copy, fence, and if `floor` has risen above where we
+ * started, the copy may be torn: forget it and read the file instead.
+ */
+#include <errno.h>
+
+#include "base/thread.h"
+#include "store/blob.h"
+#include "stream/stream.h"
+
+#define RING_SLICE_BYTES (256u << 10) /* validated piece by piece: a part may be good */
+
+int copy_get_blob(struct scache_reader *reader)
+{
+	UNCANCELLED;
+
+	if (reader->blob != NULL)
+		return 0;
+	return table_get(reader->store, reader->name, entry_hash(reader->entry), &reader->blob);
+}
+
+/* From the ring, as far as it stays intact meanwhile. Returns the bytes; 0 = use the file. */
+static size_t copy_from_ring(struct scache_reader *reader, uint64_t from, unsigned char *data,
+			     size_t bytes)
+{
+	size_t done = 0;
+
+	while (done < bytes) {
+		uint64_t at = from + done, offset = at & reader->ring_mask;
+		size_t part = (size_t)min_u64(bytes - done, reader->ring_mask + 1 - offset);
+
+		part = (size_t)min_u64(part, RING_SLICE_BYTES);
+		if (shm_load_acquire(&reader->entry->floor) > at)
+			break;
+		ring_copy_out(data + done, reader->ring + offset, part);
+		/* ORDER ring-floor, acquire: the bytes before floor. Pairs with open_ring(). */
+		shm_fence_acquire();
+		if (shm_load_acquire(&reader->entry->floor) > at)
+			break;
+		done += part;
+	}
+	return done;
+}
+
+/* The file lacks bytes that we know it had: never wrong bytes, never an early end. */
+static int blob_is_damaged(struct scache_reader *reader)
+{
+	struct store *store = reader->store;
+
+	if (reader->blob != NULL)
+		table_drop(store, reader->blob);
+	entry_hide_any(store->segment, reader->name);
+	return -EBADMSG;
+}
+
+static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void *data, size_t bytes)
+{
+	UNCANCELLED;
+	uint64_t flushed;
+	ssize_t done;
+	int ret;
+
+	/* ORDER flushed, acquire: floor was seen above, so flushed is at least that. Pairs with writer_flush(). */
+	flushed = shm_load_acquire(&reader->entry->flushed);
+	if (flushed <= from)
+		return -ENODATA; /* no file, and out of the ring */
+	ret = copy_get_blob(reader);
+	if (ret == -ENOENT)
+		return blob_is_damaged(reader);
+	if (ret < 0)
+		return ret;
+	done = blob_read(table_fd(reader->blob), data,
+			 (size_t)min_u64(bytes, flushed - from), from);
+	return done == 0 ? blob_is_damaged(reader) : done;
+}
+
+ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t bytes)
+{
+	ssize_t done = 0;
+
+	if (reader->ring != NULL)
+		done = (ssize_t)copy_from_ring(reader, at, data, bytes);
+	if (done > 0) {
+		reader->stats[STAT_BYTES_RING] += (uint64_t)done;
+		reader->stats[STAT_READS_RING]++;
+		return done;
+	}
+	done = copy_from_file(reader, at, data, bytes);
+	if (done > 0) {
+		reader->stats[STAT_BYTES_FILE] += (uint64_t)done;
+		reader->stats[STAT_READS_FILE]++;
+	}
+	return done;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * finish - how production ends.
+ *
+ * Flush everything, floor = MAX, ring freed, and only then the state: once
+ * the word says SEALED or FAILED somebody may sweep the slot and fill it again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/step.h"
+#include "base/thread.h"
+#include "index/ring.h"
+#include "shm/wait.h"
+#include "store/blob.h"
+#include "store/sweep.h"
+#include "stream/stream.h"
+
+void writer_count_bytes(struct scache_writer *writer)
+{
+	peer_count(writer->store->peer, STAT_BYTES_PRODUCED, writer->written - writer->bytes_counted);
+	writer->bytes_counted = writer->written;
+}
+
+void writer_wake_readers(struct scache_writer *writer)
+{
+	peer_count(writer->store->peer, STAT_WAKES,
+		   (uint64_t)wait_announce(&writer->entry->readers_event));
+}
+
+/*
+ * The file has everything that was published: the ring may go. While the
+ * entry is still ours: after its state has changed, somebody may sweep it
+ * and use the slot again.
+ */
+static void leave_ring(struct scache_writer *writer)
+{
+	if (writer->ring == NULL || writer->ring_only || writer->flushed != writer->written)
+		return;
+	/* ORDER ring-floor, seq_cst: floor before the ring has another owner. Pairs with copy_from_ring(). */
+	shm_store(&writer->entry->floor, UINT64_MAX);
+	/* STEP ring-left: readers use the file. Die here: freed with the entry. */
+	STEP("ring-left");
+	ring_release(writer->store->segment, writer->name);
+	writer->ring = NULL;
+}
+
+/*
+ * FILLING -> @state, by one CAS, and only then is anybody told: the key is
+ * free, or the blob is there, before a reader learns of the end.
+ */
+static int end_with(struct scache_writer *writer, enum entry_state state, uint32_t flags)
+{
+	UNCANCELLED;
+	struct store *store = writer->store;
+	struct shm_entry *entry = writer->entry;
+	uint64_t ended_ns = clock_shared_ns(), max_age_ns = shm_load_relaxed(&entry->max_age_ns);
+	uint64_t expires_ns = max_age_ns > UINT64_MAX - ended_ns ? UINT64_MAX : ended_ns + max_age_ns;
+
+	writer->ended = true;
+	writer_count_bytes(writer);
+	leave_ring(writer);
+	shm_store_relaxed(&entry->ended_ns, ended_ns);
+	shm_store_relaxed(&store->segment->expires[writer->name.idx], expires_ns);
+	/* STEP entry-ending: all of it is there but the word. Die here: the reaper fails it. */
+	STEP("entry-ending");
+	/* ORDER entry-ended, release: code, sizes and times before the state. Pairs with reader_ended(). */
+	/* ORDER sealed-written, release: written before the state. Pairs with reader_next(). */
+	if (!entry_change(store->peer, writer->name, ENTRY_FILLING, state, flags))
+		return -ESTALE;
+	/* STEP entry-ended: nobody told. Die here: waiters look at their tick. */
+	STEP("entry-ended");
+	peer_count(store->peer, state == ENTRY_SEALED ? STAT_FINISHES : STAT_FAILURES, 1);
+	writer_wake_readers(writer);
+	if (state == ENTRY_SEALED)
+		sweep_note_expiry(store, expires_ns);
+	if (state_is_garbage(shm_load(writer->state)))
+		sweep_entry(store, writer->name);
+	return 0;
+}
+
+int writer_fail(struct scache_writer *writer, int code)
+{
+	shm_store_relaxed(&writer->entry->code, (uint32_t)code);
+	end_with(writer, ENTRY_FAILED, ENTRY_HIDDEN);
+	writer->error = code > 0 ? -EREMOTEIO : code;
+	return writer->error;
+}
+
+/* ---------------------------------------------------------------------- API */
+
+/* Everything published is in the file, or the file does not count any more. */
+static void settle_file(struct scache_writer *writer)
+{
+	if (writer->ring != NULL)
+		writer_flush(writer, true);
+	if (writer->ring_only)
+		return;
+	if (blob_seal(writer->store, writer->fd) < 0) {
+		/* What a failed close has lost nobody knows: do not keep it. */
+		writer->fd = -1;
+		writer_go_without_file(writer);
+	}
+	writer->fd = -1;
+}
+
+int scache_finish(struct scache_writer *writer)
+{
+	KEEP_ERRNO;
+	UNCANCELLED;
+	int ret = writer_check_handle(writer);
+
+	if (ret < 0)
+		return ret;
+	settle_file(writer);
+	/* STEP blob-sealed: complete and read-only. Die here: the reaper fails it all the same. */
+	STEP("blob-sealed");
+	ret = end_with(writer, ENTRY_SEALED, writer->ring_only ? ENTRY_HIDDEN : 0);
+	if (ret < 0)
+		return writer->error = ret;
+	return writer->ring_only ? SCACHE_NOT_KEPT : 0;
+}
+
+/* Keep the message behind the key, or behind the bytes in the file, or cut it. */
+static void put_message(struct scache_writer *writer, const char *message, size_t bytes)
+{
+	struct shm_entry *entry = writer->entry;
+	uint32_t at = (writer->key_bytes + 7) / 8 * 8;
+	uint64_t words[SHM_KEY_WORDS] = { 0 };
+	size_t here = 8 * SHM_KEY_WORDS - at, i;
+
+	if (bytes > here && writer->fd >= 0 && !writer->ring_only &&
+	    writer->flushed == writer->written &&
+	    blob_write(writer->fd, message, bytes, writer->written) == 0) {
+		shm_store_relaxed(&entry->flags,
+				  shm_load_relaxed(&entry->flags) | ENTRY_FILE_MESSAGE);
+	} else {
+		bytes = bytes < here ? bytes : here;
+		memcpy(words, message, bytes);
+		for (i = 0; i < (bytes + 7) / 8; i++)
+			shm_store_relaxed(&entry->key[at / 8 + i], words[i]);
+	}
+	shm_store_relaxed(&entry->message_bytes, (uint32_t)bytes);
+}
+
+int scache_abort(struct scache_writer *writer, int code, const void *message, size_t message_bytes)
+{
+	KEEP_ERRNO;
+	UNCANCELLED;
+	int ret = writer_check_handle(writer);
+
+	if (ret < 0)
+		return ret == writer->error ? 0 : ret; /* it has failed already */
+	/* What our own calls mean by these no producer can say. */
+	if (code == 0 || code == -EAGAIN || code == -ETIMEDOUT || code == -ESTALE ||
+	    code == -ECHILD || code == -EOWNERDEAD || code == -EBADMSG || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
+	    (message == NULL && message_bytes > 0))
+		return -EINVAL;
+	if (writer->ring != NULL)
+		writer_flush(writer, true);
+	if (message_bytes > 0)
+		put_message(writer, message, message_bytes);
+	writer_fail(writer, code);
+	return 0;
+}
+
+int scache_writer_close(struct scache_writer *writer)
+{
+	KEEP_ERRNO;
+	UNCANCELLED;
+	if (writer == NULL)
+		return 0;
+	SC_ASSERT(writer->magic == MAGIC_WRITER);
+	if (!peer_is_forked(writer->store->peer)) {
+		if (!writer->ended)
+			scache_abort(writer, -ECANCELED, NULL, 0);
+	}
+	atomic_fetch_sub(writer->open_streams, 1);
+	if (writer->fd >= 0)
+		close(writer->fd);
+	free(writer->bounce);
+	writer->magic = MAGIC_DEAD;
+	pair_put(writer->pair);
+	free(writer);
+	return 0;
+}
