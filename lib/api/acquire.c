@@ -1,413 +1,66 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * acquire - find or create, and lookup.
- *
- * The loop: find the key's entry and attach, or claim a slot, fill it in and
- * link it. Every lost race sends us round again; a cache that cannot help is
- * a bypass and never the caller's failure.
+ * acquire - the calls that find, create and remove.
  */
 #include <errno.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include "api/cache.h"
-#include "base/check.h"
-#include "base/clock.h"
-#include "base/step.h"
+#include "api/request.h"
 #include "base/thread.h"
-#include "index/index.h"
-#include "index/repair.h"
-#include "index/ring.h"
 #include "shm/epoch.h"
-#include "store/blob.h"
 #include "store/sweep.h"
-#include "stream/stream.h"
-
-#define ROUNDS_MAX 1000 /* lost races in one call before we give up */
-
-/* One call of scache_acquire() or scache_lookup(). */
-struct request {
-	struct scache *cache;
-	struct store *store;
-	struct index_key key;
-	bool create, refresh, want_reader, run_to_end;
-	uint64_t max_age_ns;   /* 0: the cache's */
-	uint64_t window_bytes; /* 0: the cache's */
-	uint64_t started_ns;
-	uint32_t cell; /* a cursor, taken and not attached */
-	struct scache_reader *reader;
-	struct scache_writer *writer;
-};
-
-enum round { ROUND_DONE, ROUND_AGAIN, ROUND_MISS, ROUND_BYPASS };
-
-/* --------------------------------------------------------------- attaching */
-
-/* May this finished entry serve this caller? */
-static bool is_fresh(const struct request *rq, struct entry_name name)
-{
-	const struct segment *segment = rq->store->segment;
-	uint64_t ended_ns = shm_load_relaxed(&segment->entries[name.idx].ended_ns);
-	uint64_t now_ns = clock_shared_ns();
-
-	if (shm_load_relaxed(&segment->expires[name.idx]) <= now_ns)
-		return false;
-	/* What was finished while we came is fresh enough for anybody. */
-	if (ended_ns >= rq->started_ns)
-		return true;
-	if (rq->refresh || rq->max_age_ns == SCACHE_ZERO)
-		return false;
-	return rq->max_age_ns == 0 || now_ns - ended_ns < rq->max_age_ns;
-}
-
-static void count_attach(const struct request *rq, uint64_t state)
-{
-	peer_count(rq->store->peer, state_of(state) == ENTRY_SEALED ? STAT_HITS : STAT_JOINS, 1);
-}
-
-/* A finished entry that does not serve us: out of the way of a new one. */
-static void drop_stale(const struct request *rq, struct entry_name name)
-{
-	if (!rq->create || !entry_hide(rq->store->segment, name, ENTRY_SEALED))
-		return;
-	peer_count(rq->store->peer, STAT_EXPIRED, 1);
-	sweep_entry(rq->store, name);
-}
-
-/* The file behind an entry is gone: so is the entry, whatever state it is in. */
-static void drop_broken(const struct request *rq, struct entry_name name, uint32_t cell)
-{
-	struct store *store = rq->store;
-
-	entry_hide_any(store->segment, name);
-	cursor_detach(store->peer, cell, name);
-	sweep_entry(store, name);
-}
-
-/* The cursor is attached: make it a reader. */
-static enum round open_attached(struct request *rq, struct entry_name name, uint64_t state)
-{
-	struct store *store = rq->store;
-	int ret = reader_open(store, name, rq->cell, state, &rq->reader);
-
-	if (ret == -ENOENT) {
-		drop_broken(rq, name, rq->cell);
-		return ROUND_AGAIN;
-	}
-	if (ret < 0) {
-		cursor_detach(store->peer, rq->cell, name);
-		return ROUND_BYPASS;
-	}
-	rq->reader->open_streams = &rq->cache->open_streams;
-	atomic_fetch_add(&rq->cache->open_streams, 1);
-	rq->cell = CURSOR_NONE;
-	return ROUND_DONE;
-}
-
-/* Find the entry and attach to it. On a miss *ret_head is for index_insert(). */
-static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
-{
-	struct store *store = rq->store;
-	unsigned pin = epoch_enter(store->peer);
-	struct entry_name name;
-	uint64_t state;
-	bool attached = false;
-	int found = index_find(store->peer, &rq->key, &name, &state, ret_head);
-
-	if (found > 0 && rq->want_reader)
-		attached = cursor_attach(store->segment, rq->cell, name, &state);
-	epoch_leave(store->peer, pin);
-	if (found < 0)
-		return ROUND_BYPASS;
-	if (found == 0)
-		return ROUND_MISS;
-	if (rq->want_reader && !attached)
-		return ROUND_AGAIN;
-	if (state_of(state) == ENTRY_SEALED && !is_fresh(rq, name)) {
-		if (attached)
-			cursor_detach(store->peer, rq->cell, name);
-		drop_stale(rq, name);
-		return rq->create ? ROUND_AGAIN : ROUND_MISS;
-	}
-	/* A dead producer's entry serves nobody who has not begun with it. */
-	if (state_of(state) == ENTRY_FILLING && repair_producer(store->peer, name)) {
-		if (attached)
-			cursor_detach(store->peer, rq->cell, name);
-		return ROUND_AGAIN;
-	}
-	if (!rq->want_reader)
-		return ROUND_DONE;
-	count_attach(rq, state);
-	return open_attached(rq, name, state);
-}
-
-/* ---------------------------------------------------------------- creating */
-
-static void make_draft(const struct request *rq, struct entry_draft *ret_draft)
-{
-	const struct segment *segment = rq->store->segment;
-	uint64_t max_age_ns = rq->max_age_ns, window_bytes = rq->window_bytes;
-
-	*ret_draft = (struct entry_draft){
-		.key = rq->key.key,
-		.key_bytes = rq->key.key_bytes,
-		.hash = rq->key.hash,
-		.max_age_ns = max_age_ns == 0		? segment->max_age_ns
-			      : max_age_ns == SCACHE_ZERO ? 0
-							  : max_age_ns,
-		.window_bytes = window_bytes == 0	      ? segment->window_bytes
-				: window_bytes == SCACHE_ZERO ? 0
-							      : window_bytes,
-		.flags = rq->run_to_end ? ENTRY_RUN_TO_END : 0,
-	};
-}
-
-/* Our CLAIMED slot gets its fields, a ring, and a file now if it has no ring. */
-static int prepare(struct request *rq, struct entry_name name, int *ret_fd)
-{
-	struct store *store = rq->store;
-	struct shm_entry *entry = entry_at(store->segment, name.idx);
-	struct entry_draft draft;
-	uint32_t ring;
-
-	make_draft(rq, &draft);
-	entry_fill(store->peer, name, &draft);
-	ring = ring_claim(store->peer, name);
-	if (ring != RING_NONE) {
-		shm_store_relaxed(&entry->ring, ring + 1);
-		shm_store_relaxed(&entry->floor, 0);
-		return 0;
-	}
-	*ret_fd = blob_create(store, name, rq->key.hash);
-	return *ret_fd < 0 ? *ret_fd : 0;
-}
-
-/* Linked and ours: the file, if not made yet, and the handles. */
-static enum round open_created(struct request *rq, struct entry_name name, int fd)
-{
-	struct store *store = rq->store;
-	struct stream_pair *pair = NULL;
-	int ret;
-
-	if (fd < 0)
-		fd = blob_create(store, name, rq->key.hash);
-	ret = writer_open(store, name, fd >= 0 ? fd : -1, &rq->writer);
-	if (ret == 0 && rq->want_reader) {
-		pair = calloc(1, sizeof(*pair));
-		ret = pair == NULL ? -ENOMEM : 0;
-	}
-	if (ret < 0) {
-		/* Without memory for a handle: what a dead producer would leave, at once. */
-		shm_store_relaxed(&entry_at(store->segment, name.idx)->code, (uint32_t)-ECANCELED);
-		entry_change(store->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN);
-		if (rq->want_reader)
-			cursor_detach(store->peer, rq->cell, name);
-		sweep_entry(store, name);
-		if (fd >= 0)
-			close(fd);
-		free(rq->writer);
-		rq->writer = NULL;
-		return ROUND_BYPASS;
-	}
-	rq->writer->open_streams = &rq->cache->open_streams;
-	atomic_fetch_add(&rq->cache->open_streams, 1);
-	peer_count(store->peer, STAT_PRODUCTIONS, 1);
-	if (fd < 0)
-		writer_go_without_file(rq->writer);
-	if (!rq->want_reader)
-		return ROUND_DONE;
-	if (open_attached(rq, name, shm_load(entry_state_word(store->segment, name.idx))) !=
-	    ROUND_DONE) {
-		free(pair);
-		scache_writer_close(rq->writer);
-		rq->writer = NULL;
-		return ROUND_BYPASS;
-	}
-	atomic_init(&pair->users, 2);
-	atomic_init(&pair->reader_thread, thread_tag());
-	rq->writer->pair = rq->reader->pair = pair;
-	return ROUND_DONE;
-}
-
-/* A free slot, if need be by sweeping. */
-static int claim(struct store *store, struct entry_name *ret_name)
-{
-	int ret = entry_claim(store->peer, ret_name);
-
-	if (ret == -ENOSPC && sweep_make_room(store))
-		ret = entry_claim(store->peer, ret_name);
-	return ret;
-}
-
-/*
- * After a miss. The creator's own cursor is published before the entry can
- * be found, so that its reader is there before anybody can close the door.
- */
-static enum round create(struct request *rq, uint64_t head)
-{
-	struct store *store = rq->store;
-	struct entry_name name;
-	int fd = -1;
-	unsigned pin;
-	bool linked;
-
-	sweep_slice(store);
-	if (claim(store, &name) < 0)
-		return ROUND_BYPASS;
-	if (prepare(rq, name, &fd) < 0) {
-		sweep_give_back(store, name, ENTRY_CLAIMED, false);
-		return ROUND_BYPASS;
-	}
-	if (rq->want_reader) {
-		cursor_publish(store->segment, rq->cell, name);
-		shm_store(&entry_at(store->segment, name.idx)->had_reader, 1);
-	}
-	entry_start(store->peer, name);
-	pin = epoch_enter(store->peer);
-	linked = index_insert(store->peer, name, &rq->key, head);
-	epoch_leave(store->peer, pin);
-	if (linked)
-		return open_created(rq, name, fd);
-	if (rq->want_reader)
-		shm_store(&cursor_at(store->segment, rq->cell)->name, 0);
-	sweep_give_back(store, name, ENTRY_FILLING, fd >= 0);
-	if (fd >= 0)
-		close(fd);
-	return ROUND_AGAIN;
-}
-
-/* -------------------------------------------------------------------- calls */
-
-static enum round run(struct request *rq)
-{
-	enum round round = ROUND_AGAIN;
-	uint64_t head;
-
-	for (int i = 0; i < ROUNDS_MAX && round == ROUND_AGAIN; i++) {
-		round = find_and_attach(rq, &head);
-		if (round != ROUND_MISS)
-			continue;
-		if (!rq->create)
-			break;
-		round = create(rq, head);
-	}
-	return round;
-}
-
-/* All cells are in use: perhaps by the dead. */
-static int take_cell(struct request *rq)
-{
-	struct peer *peer = rq->store->peer;
-	int ret = cursor_take(rq->store->cursors, peer, &rq->cell);
-
-	if (ret == -ENOSPC && repair_reap_all(peer) > 0)
-		ret = cursor_take(rq->store->cursors, peer, &rq->cell);
-	return ret;
-}
-
-static int start(struct request *rq, struct scache *cache, const void *key, size_t key_bytes,
-		 const struct scache_acquire_options *options)
-{
-	struct scache_acquire_options o = { .size = sizeof(o) };
-	int ret = cache_check(cache);
-
-	if (ret < 0)
-		return ret;
-	if (key == NULL || key_bytes < 1 || key_bytes > SCACHE_KEY_BYTES_MAX)
-		return -EINVAL;
-	if (options != NULL) {
-		if (options->size < sizeof(o.size) + sizeof(o.flags) || options->size > sizeof(o))
-			return -EINVAL;
-		memcpy(&o, options, options->size);
-	}
-	if (o.flags & ~(SCACHE_RUN_TO_END | SCACHE_REFRESH) || o.reserved != 0)
-		return -EINVAL;
-	rq->cache = cache;
-	rq->store = &cache->store;
-	rq->key = (struct index_key){ .key = key, .key_bytes = (uint32_t)key_bytes };
-	rq->key.hash = hash_key(key, key_bytes);
-	rq->refresh = o.flags & SCACHE_REFRESH;
-	rq->run_to_end = o.flags & SCACHE_RUN_TO_END;
-	rq->max_age_ns = o.max_age_ns;
-	rq->window_bytes = o.window_bytes;
-	rq->started_ns = clock_shared_ns();
-	rq->cell = CURSOR_NONE;
-	return 0;
-}
-
-/* Returns what the public call returns: 0, SCACHE_BYPASS, -ENOENT, -ENOMEM. */
-static int serve(struct request *rq)
-{
-	enum round round = ROUND_BYPASS;
-	int ret = rq->want_reader ? take_cell(rq) : 0;
-
-	if (ret == 0)
-		round = run(rq);
-	if (rq->cell != CURSOR_NONE)
-		cursor_give_back(rq->store->cursors, rq->cell);
-	switch (round) {
-	case ROUND_DONE:
-		return 0;
-	case ROUND_MISS:
-		return -ENOENT;
-	default:
-		peer_count(rq->store->peer, STAT_BYPASSES, 1);
-		return SCACHE_BYPASS;
-	}
-}
 
 int scache_acquire(struct scache *cache, const void *key, size_t key_bytes,
 		   const struct scache_acquire_options *options, struct scache_reader **ret_reader,
 		   struct scache_writer **ret_writer)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct request rq = { .create = true, .want_reader = ret_reader != NULL };
 	int ret;
 
 	if (ret_writer == NULL)
 		return -EINVAL;
-	ret = start(&rq, cache, key, key_bytes, options);
+	ret = request_start(&rq, cache, key, key_bytes, options);
 	if (ret < 0)
 		return ret;
-	ret = serve(&rq);
-	if (rq.writer != NULL)
-		peer_count(rq.store->peer, STAT_MISSES, 1);
+	ret = request_serve(&rq);
 	if (ret_reader != NULL)
 		*ret_reader = rq.reader;
 	*ret_writer = rq.writer;
-	return ret;
+	return request_done(&rq, ret);
 }
 
 int scache_lookup(struct scache *cache, const void *key, size_t key_bytes,
 		  const struct scache_acquire_options *options, struct scache_reader **ret_reader)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct request rq = { .create = false, .want_reader = true };
 	int ret;
 
 	if (ret_reader == NULL)
 		return -EINVAL;
-	ret = start(&rq, cache, key, key_bytes, options);
+	ret = request_start(&rq, cache, key, key_bytes, options);
 	if (ret < 0)
 		return ret;
-	ret = serve(&rq);
-	if (ret == -ENOENT)
-		peer_count(rq.store->peer, STAT_MISSES, 1);
-	if (ret != 0)
-		return ret == SCACHE_BYPASS ? -ENOENT : ret;
-	*ret_reader = rq.reader;
-	return 0;
+	ret = request_serve(&rq);
+	if (ret == SCACHE_BYPASS)
+		ret = -ENOENT;
+	if (ret == 0)
+		*ret_reader = rq.reader;
+	return request_done(&rq, ret);
 }
 
 int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct request rq = { .create = false };
 	struct store *store = &cache->store;
 	struct entry_name name;
 	uint64_t state, head;
 	unsigned pin;
-	int ret = start(&rq, cache, key, key_bytes, NULL);
+	int ret = request_start(&rq, cache, key, key_bytes, NULL);
 
 	if (ret < 0)
 		return ret;

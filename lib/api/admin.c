@@ -16,6 +16,7 @@ int scache_each(struct scache *cache,
 		int (*entry)(void *arg, const struct scache_entry_info *info), void *arg)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct segment *segment = cache->peer.segment;
 	unsigned char key[256];
 	int ret = cache_check(cache);
@@ -72,6 +73,7 @@ static uint64_t sum(const struct segment *segment, enum shm_stat stat)
 int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	const struct segment *segment = cache->peer.segment;
 	const struct shm_geometry *g = &segment->geometry;
 	int ret = cache_check(cache);
@@ -115,6 +117,7 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 int scache_check(struct scache *cache, void (*finding)(void *arg, const char *text), void *arg)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	int ret = cache_check(cache);
 
 	return ret < 0 ? ret : verify_segment(&cache->peer, finding, arg);
@@ -124,6 +127,7 @@ int scache_sweep(struct scache *cache, const struct scache_sweep_options *option
 		 struct scache_sweep_report *ret_report)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct scache_sweep_report report = { .size = sizeof(report) };
 	int ret = cache_check(cache);
 

@@ -58,7 +58,7 @@ static int check_options(const struct scache_options *o)
 		wrong = "rings must be 1 .. 4096";
 	else if (!in_range(o->ring_bytes, 64 << 10, 1 << 30) || (o->ring_bytes & (o->ring_bytes - 1)))
 		wrong = "ring_bytes must be a power of two, 64 KiB .. 1 GiB";
-	else if (o->flags & ~SCACHE_OPEN_EXISTING)
+	else if (o->flags & ~(SCACHE_OPEN_EXISTING | SCACHE_PASS_THROUGH))
 		wrong = "flags has a bit that this version does not know";
 	else if (o->mode != 0 && o->mode != 0700 && o->mode != 0770)
 		wrong = "mode must be 0700 or 0770";
@@ -164,6 +164,9 @@ static int open_cache(struct scache *cache, const char *dir, const struct scache
 	int ret;
 
 	cache->mode = options->mode != 0 ? options->mode : 0700;
+	cache->flags = options->flags;
+	cache->trace = options->trace;
+	cache->trace_arg = options->trace_arg;
 	ret = cache_open_directories(dir, cache->mode, create, &fds);
 	if (ret < 0)
 		return ret;
@@ -198,6 +201,7 @@ static int open_cache(struct scache *cache, const char *dir, const struct scache
 int scache_open(const char *dir, const struct scache_options *options, struct scache **ret_cache)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct scache_options own;
 	struct scache *cache;
 	struct quiet quiet;
@@ -221,11 +225,12 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 			break;
 	}
 	/* Fewer rings than wanted is no error, but was a signal all the same. */
-	quiet_end(&quiet, true);
+	quiet_end(&quiet, SIGXFSZ);
 	if (ret < 0) {
 		free(cache);
 		return ret;
 	}
+	fetch_init(cache);
 	/* Every newcomer looks after a few seats, so the dead do not pile up. */
 	repair_reap_some(&cache->peer, REAP_AT_OPEN);
 	*ret_cache = cache;
@@ -234,18 +239,27 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 
 /* ------------------------------------------------------------------ close */
 
-int scache_close(struct scache *cache)
+int scache_close_within(struct scache *cache, int64_t timeout_ns)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct segment *segment;
 	bool forked;
+	int ret;
 
 	if (cache == NULL)
 		return 0;
 	SC_ASSERT(cache->magic == MAGIC_CACHE);
 	forked = peer_is_forked(&cache->peer);
+	/* A job may wait for the very reader that its caller has forgotten. */
 	if (atomic_load(&cache->open_streams) > 0)
 		return -EBUSY;
+	if (!forked) {
+		ret = fetch_await_jobs(cache, timeout_ns);
+		if (ret < 0)
+			return ret;
+		fetch_leave(cache);
+	}
 	segment = cache->peer.segment;
 	cache->magic = MAGIC_DEAD;
 	if (forked) {
@@ -265,6 +279,11 @@ int scache_close(struct scache *cache)
 	return 0;
 }
 
+int scache_close(struct scache *cache)
+{
+	return scache_close_within(cache, SCACHE_FOREVER);
+}
+
 static uint64_t shown(uint64_t value)
 {
 	return value == 0 ? SCACHE_ZERO : value;
@@ -280,6 +299,9 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	if (ret < 0)
 		return ret;
 	now.size = ret_options->size;
+	now.flags = cache->flags;
+	now.trace = cache->trace;
+	now.trace_arg = cache->trace_arg;
 	now.entries = segment->geometry.entries;
 	now.peers = segment->geometry.peers;
 	now.readers = segment->geometry.blocks * SHM_BLOCK_CURSORS;

@@ -8,14 +8,33 @@
 #include "store/store.h"
 #include "streamcache.h"
 
+struct job; /* a create callback, api/fetch.c */
+
 struct scache {
 	uint32_t magic;
-	_Atomic uint32_t open_streams;
+	uint32_t flags; /* of its options */
+	void (*trace)(void *arg, const struct scache_trace *trace);
+	void *trace_arg;
+	_Atomic uint32_t open_streams; /* without those of jobs */
+	_Atomic uint32_t job_streams;
+	pthread_mutex_t jobs_mutex;
+	pthread_cond_t jobs_changed;
+	struct job *jobs; /* running, or to be joined */
 	struct peer peer;
 	struct cursor_space cursors;
 	struct store store;
 	uint32_t mode;
 };
+
+/* fetch_init, fetch_leave - the jobs of @cache; leave when none is left. */
+void fetch_init(struct scache *cache);
+void fetch_leave(struct scache *cache);
+
+/*
+ * fetch_await_jobs - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN,
+ * -EDEADLK (inside one).
+ */
+int fetch_await_jobs(struct scache *cache, int64_t timeout_ns);
 
 /* cache_check - 0, or -ECHILD in a fork child. Asserts that the handle is one. */
 int cache_check(const struct scache *cache);

@@ -139,6 +139,7 @@ static int destroy_all(struct destruction *d, const char *dir, struct cache_fds 
 int scache_destroy(const char *dir, const struct scache_sweep_options *options)
 {
 	KEEP_ERRNO;
+	UNCANCELLED;
 	struct destruction d = { .options = options };
 	struct cache_fds fds;
 	struct stat st;

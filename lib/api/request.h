@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * request - one look-up: what scache_acquire(), scache_lookup() and
+ * scache_fetch() have in common.
+ */
+#ifndef API_REQUEST_H
+#define API_REQUEST_H
+
+#include "api/cache.h"
+#include "index/index.h"
+
+struct request {
+	struct scache *cache;
+	struct store *store;
+	struct index_key key;
+	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through;
+	uint64_t max_age_ns;   /* 0: the cache's */
+	uint64_t window_bytes; /* 0: the cache's */
+	uint64_t started_ns;
+	uint32_t cell; /* a cursor, taken and not attached */
+	/* What came of it. */
+	enum scache_outcome outcome;
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+};
+
+/*
+ * request_start - the arguments, checked. @rq says already what is wanted
+ * (create, want_reader); the key stays the caller's. 0, -EINVAL, -ECHILD.
+ */
+int request_start(struct request *rq, struct scache *cache, const void *key, size_t key_bytes,
+		  const struct scache_acquire_options *options);
+
+/*
+ * request_serve - 0 with what was wanted in reader and writer; -ENOENT;
+ * SCACHE_BYPASS. Counts hits and joins, the caller the rest (request_done()).
+ */
+int request_serve(struct request *rq);
+
+/* request_done - count what came of it and tell the trace; returns @ret. */
+int request_done(struct request *rq, int ret);
+
+/* request_draft - what an entry made for it looks like. */
+void request_draft(const struct request *rq, struct entry_draft *ret_draft);
+
+#endif
