@@ -218,7 +218,8 @@ struct scache_producer {
 	size_t size; /* sizeof(struct scache_producer) */
 	/*
 	 * Writes the blob by scache_write() and its like, in a thread of the
-	 * library with all signals blocked. Returns 0: the blob is complete;
+	 * library. All signals but those of faults are blocked there; a command
+	 * that it starts inherits that. Returns 0: the blob is complete;
 	 * or a code as for scache_abort(): production failed. It may also call
 	 * scache_finish() or scache_abort() itself (with a message, say); it
 	 * must not close @writer. pthread_exit() and pthread_cancel() inside

@@ -124,14 +124,20 @@ static void *run_job(void *arg)
 	return NULL;
 }
 
-/* Signals are our caller's affair, and not for a thread it does not know of. */
+/*
+ * Signals are our caller's affair, and not for a thread it does not know of;
+ * but what a fault raises belongs to whoever made it.
+ */
 static int start_thread(struct job *job)
 {
-	sigset_t all, before;
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
+	sigset_t others, before;
 	int ret;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
+	sigfillset(&others);
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+		sigdelset(&others, faults[i]);
+	pthread_sigmask(SIG_BLOCK, &others, &before);
 	ret = pthread_create(&job->thread, NULL, run_job, job);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return -ret;
