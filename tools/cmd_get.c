@@ -71,9 +71,8 @@ static int run(struct tool *tool, int argc, char **argv)
 	while ((c = tool_getopt(tool, &cmd_get, argc, argv, options)) != -1) {
 		if (c == TOOL_OPT_STOP)
 			return tool->status;
-		if (text_to_ns(optarg, &max_age_ns))
-			return tool_usage(&cmd_get, "'%s' is no duration, as in 90s, 5m or 2h",
-					  optarg);
+		if (tool_time(&cmd_get, optarg, &max_age_ns))
+			return cmd_get.usage_status;
 	}
 	if (argc - optind != 1)
 		return tool_usage(&cmd_get, "one KEY is needed");

@@ -106,9 +106,8 @@ static int run(struct tool *tool, int argc, char **argv)
 			return tool->status;
 		if (c == OPT_REFRESH)
 			acquire.flags |= SCACHE_REFRESH;
-		else if (text_to_ns(optarg, &acquire.max_age_ns))
-			return tool_usage(&cmd_put, "'%s' is no duration, as in 90s, 5m or 2h",
-					  optarg);
+		else if (tool_time(&cmd_put, optarg, &acquire.max_age_ns))
+			return cmd_put.usage_status;
 	}
 	if (argc - optind != 1)
 		return tool_usage(&cmd_put, "one KEY is needed");

@@ -115,9 +115,8 @@ static int run(struct tool *tool, int argc, char **argv)
 			return tool->status;
 		if (c == OPT_DRY_RUN)
 			sweep.options.flags |= SCACHE_DRY_RUN;
-		else if (text_to_ns(optarg, &sweep.options.max_age_ns))
-			return tool_usage(&cmd_sweep, "'%s' is no duration, as in 90s, 5m or 2h",
-					  optarg);
+		else if (tool_time(&cmd_sweep, optarg, &sweep.options.max_age_ns))
+			return cmd_sweep.usage_status;
 	}
 	if (optind < argc)
 		return tool_usage(&cmd_sweep, "what is '%s'?", argv[optind]);

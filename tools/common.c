@@ -30,10 +30,29 @@ uint64_t tool_now_ns(void)
 
 /* --------------------------------------------------------------- messages */
 
+static int silent;
+static char unsaid[512];
+
+void tool_silence(void)
+{
+	silent = 1;
+}
+
+const char *tool_silenced(void)
+{
+	return silent ? unsaid : NULL;
+}
+
 void tool_error(const char *format, ...)
 {
 	va_list args;
 
+	if (silent) {
+		va_start(args, format);
+		vsnprintf(unsaid, sizeof(unsaid), format, args);
+		va_end(args);
+		return;
+	}
 	fputs("streamcache: ", stderr);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
@@ -91,8 +110,7 @@ void tool_cache_error(const char *dir, int error, const char *consequence)
 int tool_getopt(struct tool *tool, const struct command *command, int argc, char **argv,
 		const struct option *options)
 {
-	/* exec stops at CMD, whose options are its own */
-	const char *shorts = command == &cmd_exec ? "+" : "";
+	const char *shorts = command->takes_command ? "+" : "";
 	int c;
 
 	while ((c = getopt_long(argc, argv, shorts, options, NULL)) != -1) {
@@ -146,6 +164,20 @@ int tool_key(const struct tool *tool, const struct command *command, const char 
 	memcpy(ret_key->data, text, n);
 	ret_key->bytes = n;
 	return 0;
+}
+
+int tool_time(const struct command *command, const char *text, uint64_t *ret_ns)
+{
+	if (!text_to_ns(text, ret_ns))
+		return 0;
+	return tool_usage(command, "'%s' is no duration, as in 90s, 5m or 2h", text);
+}
+
+int tool_size(const struct command *command, const char *text, uint64_t *ret_bytes)
+{
+	if (!text_to_bytes(text, ret_bytes))
+		return 0;
+	return tool_usage(command, "'%s' is no size, as in 64K or 8M", text);
 }
 
 /* -------------------------------------------------------------- directory */

@@ -3,42 +3,23 @@
  * key - what makes two runs of a command the same run.
  *
  * The default key of exec is a BLAKE2b-256 hash over what a command's output
- * usually depends on; streamcache(1) says what it does not cover. Each field
- * goes in as a tag, its length and its bytes, so that no two lists of fields
- * run together to the same bytes. Contents of unknown length go in as a hash
- * of their own. Changing anything here makes every stored run a miss: raise
- * the number in KEY_FORMAT then.
+ * usually depends on; streamcache(1) says what it does not cover. Changing
+ * anything here makes every stored run a miss: raise the number in EXEC_FORMAT
+ * then.
  */
+#include "key.h"
 #include "tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KEY_FORMAT "streamcache exec 1"
-#define KEY_PREFIX "exec:"
-#define HASH_BYTES 32
-
-enum field {
-	FIELD_FORMAT = 'f',
-	FIELD_ARGUMENT = 'a',
-	FIELD_DIRECTORY = 'd',
-	FIELD_UID = 'u',
-	FIELD_UMASK = 'm',
-	FIELD_PATH = 'p',
-	FIELD_SIZE = 's',
-	FIELD_MTIME = 't',
-	FIELD_VARIABLE = 'v',
-	FIELD_VALUE = '=',
-	FIELD_UNSET = '-',
-	FIELD_FILE = 'c',
-	FIELD_STDIN = 'i',
-};
+#define EXEC_FORMAT "streamcache exec 1"
+#define EXEC_PREFIX "exec:"
 
 /* ---------------------------------------------------------------- command */
 
@@ -120,40 +101,55 @@ static int open_nameless(const char *dir)
 	return fd;
 }
 
+int key_copy_input(int fd, int spool_fd, const char *where)
+{
+	char *buffer = malloc(TOOL_BUFFER_BYTES);
+	int rc = buffer ? 0 : -ENOMEM;
+	ssize_t n;
+
+	while (!rc && (n = tool_read(fd, buffer, TOOL_BUFFER_BYTES)) != 0)
+		rc = n < 0 ? (int)n : tool_write(spool_fd, buffer, (size_t)n);
+	free(buffer);
+	if (rc)
+		tool_error("copying standard input to a file in %s: %s", where, strerror(-rc));
+	return rc;
+}
+
 int key_spool(int fd, int *ret_fd)
 {
 	const char *dir = getenv("TMPDIR");
-	char *buffer = malloc(TOOL_BUFFER_BYTES);
-	int spool_fd, rc = 0;
-	ssize_t n;
+	int spool_fd, rc;
 
-	if (!buffer)
-		return -ENOMEM;
 	if (!dir || !*dir)
 		dir = "/tmp";
 	spool_fd = open_nameless(dir);
 	if (spool_fd < 0) {
 		rc = -errno;
 		tool_error("no temporary file in %s: %s", dir, strerror(-rc));
-		free(buffer);
 		return rc;
 	}
-	while (!rc && (n = tool_read(fd, buffer, TOOL_BUFFER_BYTES)) != 0)
-		rc = n < 0 ? (int)n : tool_write(spool_fd, buffer, (size_t)n);
-	free(buffer);
-	if (rc) {
-		tool_error("copying standard input to a file in %s: %s", dir, strerror(-rc));
+	rc = key_copy_input(fd, spool_fd, dir);
+	if (rc)
 		close(spool_fd);
-		return rc;
+	else
+		*ret_fd = spool_fd;
+	return rc;
+}
+
+/* ------------------------------------------------------------------- hash */
+
+int key_begin(crypto_generichash_state *state, const char *format)
+{
+	if (sodium_init() < 0) {
+		tool_error("no BLAKE2b: sodium_init() failed");
+		return -EIO;
 	}
-	*ret_fd = spool_fd;
+	crypto_generichash_init(state, NULL, 0, KEY_HASH_BYTES);
+	key_put_text(state, KEY_FORMAT, format);
 	return 0;
 }
 
-/* -------------------------------------------------------------------- key */
-
-static void put_field(crypto_generichash_state *state, enum field field, const void *data,
-		      size_t bytes)
+void key_put(crypto_generichash_state *state, enum key_field field, const void *data, size_t bytes)
 {
 	unsigned char head[9] = { (unsigned char)field };
 	int i;
@@ -164,23 +160,23 @@ static void put_field(crypto_generichash_state *state, enum field field, const v
 	crypto_generichash_update(state, data, bytes);
 }
 
-static void put_text(crypto_generichash_state *state, enum field field, const char *text)
+void key_put_text(crypto_generichash_state *state, enum key_field field, const char *text)
 {
-	put_field(state, field, text, strlen(text));
+	key_put(state, field, text, strlen(text));
 }
 
-static void put_number(crypto_generichash_state *state, enum field field, int64_t number)
+void key_put_number(crypto_generichash_state *state, enum key_field field, int64_t number)
 {
 	char text[24];
 
 	snprintf(text, sizeof(text), "%lld", (long long)number);
-	put_text(state, field, text);
+	key_put_text(state, field, text);
 }
 
-static int put_contents(crypto_generichash_state *state, enum field field, int fd)
+int key_put_contents(crypto_generichash_state *state, enum key_field field, int fd)
 {
 	crypto_generichash_state contents;
-	unsigned char hash[HASH_BYTES];
+	unsigned char hash[KEY_HASH_BYTES];
 	char *buffer = malloc(TOOL_BUFFER_BYTES);
 	ssize_t n;
 
@@ -191,27 +187,11 @@ static int put_contents(crypto_generichash_state *state, enum field field, int f
 		crypto_generichash_update(&contents, (unsigned char *)buffer, (size_t)n);
 	crypto_generichash_final(&contents, hash, sizeof(hash));
 	free(buffer);
-	put_field(state, field, hash, sizeof(hash));
+	key_put(state, field, hash, sizeof(hash));
 	return (int)n;
 }
 
-static int put_file(crypto_generichash_state *state, const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
-
-	if (fd < 0) {
-		rc = -errno;
-	} else {
-		rc = put_contents(state, FIELD_FILE, fd);
-		close(fd);
-	}
-	if (rc)
-		tool_error("--key-file=%s: %s", path, strerror(-rc));
-	return rc;
-}
-
-/* Which program, and in which version of it as far as a stat() can tell. */
-static int put_executable(crypto_generichash_state *state, const char *path)
+int key_put_executable(crypto_generichash_state *state, const char *path)
 {
 	char *real = realpath(path, NULL);
 	struct stat st;
@@ -223,12 +203,51 @@ static int put_executable(crypto_generichash_state *state, const char *path)
 		free(real);
 		return rc;
 	}
-	put_text(state, FIELD_PATH, real);
-	put_number(state, FIELD_SIZE, st.st_size);
-	put_number(state, FIELD_MTIME, st.st_mtim.tv_sec);
-	put_number(state, FIELD_MTIME, st.st_mtim.tv_nsec);
+	key_put_text(state, KEY_PATH, real);
+	key_put_number(state, KEY_SIZE, st.st_size);
+	key_put_number(state, KEY_MTIME, st.st_mtim.tv_sec);
+	key_put_number(state, KEY_MTIME, st.st_mtim.tv_nsec);
 	free(real);
 	return 0;
+}
+
+int key_put_input(crypto_generichash_state *state, int spool_fd)
+{
+	int rc = lseek(spool_fd, 0, SEEK_SET) < 0 ? -errno
+						  : key_put_contents(state, KEY_STDIN, spool_fd);
+
+	if (rc)
+		tool_error("reading back standard input: %s", strerror(-rc));
+	return rc;
+}
+
+void key_finish(crypto_generichash_state *state, const char *prefix, struct tool_key *ret_key)
+{
+	unsigned char hash[KEY_HASH_BYTES];
+	char text[TEXT_KEY];
+
+	crypto_generichash_final(state, hash, sizeof(hash));
+	snprintf(text, sizeof(text), "%s", prefix);
+	text_hex(hash, sizeof(hash), text + strlen(text));
+	ret_key->bytes = strlen(text);
+	memcpy(ret_key->data, text, ret_key->bytes);
+}
+
+/* ------------------------------------------------------ exec's default key */
+
+static int put_file(crypto_generichash_state *state, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+
+	if (fd < 0) {
+		rc = -errno;
+	} else {
+		rc = key_put_contents(state, KEY_FILE, fd);
+		close(fd);
+	}
+	if (rc)
+		tool_error("--key-file=%s: %s", path, strerror(-rc));
+	return rc;
 }
 
 static int put_process(crypto_generichash_state *state)
@@ -243,9 +262,9 @@ static int put_process(crypto_generichash_state *state)
 		tool_error("the working directory: %s; --key=KEY does without", strerror(-rc));
 		return rc;
 	}
-	put_text(state, FIELD_DIRECTORY, directory);
-	put_number(state, FIELD_UID, geteuid());
-	put_number(state, FIELD_UMASK, mask);
+	key_put_text(state, KEY_DIRECTORY, directory);
+	key_put_number(state, KEY_UID, geteuid());
+	key_put_number(state, KEY_UMASK, mask);
 	free(directory);
 	return 0;
 }
@@ -254,45 +273,33 @@ static void put_variable(crypto_generichash_state *state, const char *name)
 {
 	const char *value = getenv(name);
 
-	put_text(state, FIELD_VARIABLE, name);
+	key_put_text(state, KEY_VARIABLE, name);
 	if (value)
-		put_text(state, FIELD_VALUE, value);
+		key_put_text(state, KEY_VALUE, value);
 	else
-		put_field(state, FIELD_UNSET, "", 0);
+		key_put(state, KEY_UNSET, "", 0);
 }
 
 int key_default(const struct key_sources *sources, struct tool_key *ret_key)
 {
-	unsigned char hash[HASH_BYTES];
 	crypto_generichash_state state;
-	char text[sizeof(KEY_PREFIX) + 2 * HASH_BYTES] = KEY_PREFIX;
-	int i, rc;
+	int i, rc = key_begin(&state, EXEC_FORMAT);
 
-	if (sodium_init() < 0)
-		return -EIO;
-	crypto_generichash_init(&state, NULL, 0, sizeof(hash));
-	put_text(&state, FIELD_FORMAT, KEY_FORMAT);
+	if (rc)
+		return rc;
 	for (i = 0; sources->argv[i]; i++)
-		put_text(&state, FIELD_ARGUMENT, sources->argv[i]);
+		key_put_text(&state, KEY_ARGUMENT, sources->argv[i]);
 	rc = put_process(&state);
 	if (!rc)
-		rc = put_executable(&state, sources->path);
+		rc = key_put_executable(&state, sources->path);
 	for (i = 0; i < sources->names_count; i++)
 		put_variable(&state, sources->names[i]);
 	for (i = 0; !rc && i < sources->files_count; i++)
 		rc = put_file(&state, sources->files[i]);
-	if (!rc && sources->spool_fd >= 0) {
-		rc = lseek(sources->spool_fd, 0, SEEK_SET) < 0
-			     ? -errno
-			     : put_contents(&state, FIELD_STDIN, sources->spool_fd);
-		if (rc)
-			tool_error("reading back standard input: %s", strerror(-rc));
-	}
+	if (!rc && sources->spool_fd >= 0)
+		rc = key_put_input(&state, sources->spool_fd);
 	if (rc)
 		return rc;
-	crypto_generichash_final(&state, hash, sizeof(hash));
-	text_hex(hash, sizeof(hash), text + strlen(KEY_PREFIX));
-	ret_key->bytes = strlen(text);
-	memcpy(ret_key->data, text, ret_key->bytes);
+	key_finish(&state, EXEC_PREFIX, ret_key);
 	return 0;
 }

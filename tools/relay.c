@@ -104,7 +104,7 @@ static void give(struct relay *relay)
 	char note[80];
 	ssize_t n;
 
-	if (relay->dropped) {
+	if (relay->dropped && !tool_silenced()) {
 		n = snprintf(note, sizeof(note),
 			     "\nstreamcache: %" PRIu64 " bytes of messages dropped\n",
 			     relay->dropped);

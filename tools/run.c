@@ -111,7 +111,10 @@ static void refuse(struct run *run, const struct holder_request *request, int er
 	int n = snprintf(text, sizeof(text), "streamcache: '%.400s': %s\n", request->argv[0],
 			 strerror(-error));
 
-	send(stderr_fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (tool_silenced())
+		n = 0;
+	else
+		send(stderr_fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
 	scache_abort(run->writer, run->status, text, (size_t)n);
 }
 

@@ -11,10 +11,16 @@
  *  common.c    options, messages, the cache directory, plain input and output
  *  stream.c    a reader's bytes to standard output
  *  progress.c  the line on a terminal
- *  key.c       exec: what the default key is made of
- *  holder.c    exec: the process that is elected and produces
- *  run.c       exec: CMD itself, inside the holder
- *  relay.c     exec: CMD's standard error, from the holder to its caller
+ *
+ * What exec and git-pack-objects are made of:
+ *
+ *  key.c       finding CMD, keeping its input, exec's default key
+ *  share.c     the caller's side of a shared run
+ *  holder.c    the process that is elected and produces
+ *  run.c       CMD itself, inside the holder
+ *  relay.c     CMD's standard error, from the holder to its caller
+ *
+ * git.h has what is git-pack-objects' alone.
  */
 #ifndef TOOL_H
 #define TOOL_H
@@ -86,11 +92,12 @@ struct command {
 	const char *summary;   /* one line, for the tool's --help */
 	const char *help;      /* the rest of its own --help */
 	int usage_status;      /* exit status of wrong usage */
+	int takes_command;     /* options end at CMD, whose options are its own */
 	int (*run)(struct tool *tool, int argc, char **argv);
 };
 
 extern const struct command cmd_exec, cmd_get, cmd_put, cmd_ls, cmd_stat, cmd_check, cmd_rm,
-	cmd_sweep, cmd_destroy;
+	cmd_sweep, cmd_destroy, cmd_git;
 
 struct tool_key {
 	size_t bytes;
@@ -121,6 +128,10 @@ void victim_print_name(const struct scache_victim *victim); /* and a newline */
 /* --------------------------------------------------------------- common.c */
 
 void tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* From now on standard error is a stranger's: nothing of ours goes there. */
+void tool_silence(void);
+/* NULL if we may speak, else the last message that was not printed. */
+const char *tool_silenced(void);
 void tool_no_key(const struct tool_key *key); /* "no such key: ..." */
 int tool_usage(const struct command *command, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -130,6 +141,9 @@ int tool_getopt(struct tool *tool, const struct command *command, int argc, char
 /* Takes the KEY argument @text; prints and returns -EINVAL. */
 int tool_key(const struct tool *tool, const struct command *command, const char *text,
 	     struct tool_key *ret_key);
+/* Take an option's TIME or SIZE; 0, or as tool_usage(). */
+int tool_time(const struct command *command, const char *text, uint64_t *ret_ns);
+int tool_size(const struct command *command, const char *text, uint64_t *ret_bytes);
 /* -ENOENT if neither --cache nor the environment says where; free(*ret_dir). */
 int tool_dir(const struct tool *tool, int create, char **ret_dir);
 /* Prints why not, ending with @consequence (may be NULL), and returns -errno. */
@@ -197,6 +211,8 @@ struct key_sources {
 int key_find_command(const char *name, char **ret_path);
 /* A copy of @fd in a file without a name; prints and returns -errno. */
 int key_spool(int fd, int *ret_fd);
+/* The same to a file that there is; @where says for the message where that is. */
+int key_copy_input(int fd, int spool_fd, const char *where);
 int key_default(const struct key_sources *sources, struct tool_key *ret_key);
 
 /* --------------------------------------------------------------- holder.c */
@@ -214,7 +230,7 @@ struct holder_request {
 	const struct tool_key *key;
 	struct scache_acquire_options acquire;
 	char **argv;
-	const char *path;
+	char *path;   /* as resolved by key_find_command(); NULL: as execvp() does */
 	int spool_fd; /* CMD's standard input; -1: /dev/null */
 };
 
@@ -228,6 +244,39 @@ int holder_start(const struct holder_request *request, struct holder *ret_holder
 		 enum holder_answer *ret_answer);
 void holder_attached(struct holder *holder);
 void holder_forget(struct holder *holder);
+
+/* ---------------------------------------------------------------- share.c */
+
+#define SHARE_BYPASS (-2) /* nothing was output, and nothing will come of the cache */
+
+enum share_how {
+	SHARE_NOT = 0,
+	SHARE_STARTED, /* this caller started the run */
+	SHARE_JOINED,  /* it was under way */
+	SHARE_FOUND,   /* it was finished */
+};
+
+struct share {
+	struct holder_request request; /* acquire, argv, path, spool_fd: the caller's to fill */
+	int use_stdin; /* CMD reads: the spool, or standard input itself if there is none */
+	/* what came of it */
+	enum share_how how;
+	uint64_t bytes; /* that were output */
+	/* private */
+	int lost;    /* producers */
+	int started; /* the present run is ours: we heard its messages live */
+	struct progress progress;
+	struct holder holder;
+	pthread_t messages;
+};
+
+int share_disabled(void); /* by STREAMCACHE_DISABLE */
+void share_init(struct share *share, const struct tool *tool, const struct tool_key *key);
+void share_free(struct share *share);
+/* Standard output gets the run's; returns its exit status, or SHARE_BYPASS. */
+int share_run(struct share *share);
+/* CMD takes this process's place; the exit status if it cannot. */
+int share_run_directly(struct share *share);
 
 /* ------------------------------------------------------------------ run.c */
 
