@@ -7,10 +7,12 @@ set -eu
 
 packages="autoconf automake libtool make gcc libc6-dev pkg-config
 	liburcu-dev libxxhash-dev libsodium-dev libjson-c-dev"
+# A web server without the service that would start at once.
+tests="check git apache2-bin"
 case ${1:-} in
 --build) ;;
-'') packages="$packages check" ;;
---all) packages="$packages check clang libclang-rt-dev shellcheck xz-utils" ;;
+'') packages="$packages $tests" ;;
+--all) packages="$packages $tests clang libclang-rt-dev shellcheck xz-utils" ;;
 *) die "usage: setup.sh [--build|--all]" ;;
 esac
 

@@ -13,7 +13,7 @@
 
 static const struct command *const commands[] = {
 	&cmd_exec,  &cmd_get, &cmd_put,	  &cmd_ls,	&cmd_stat,
-	&cmd_check, &cmd_rm,  &cmd_sweep, &cmd_destroy, NULL,
+	&cmd_check, &cmd_rm,  &cmd_sweep, &cmd_destroy, &cmd_git, NULL,
 };
 
 static void print_help(void)
@@ -24,7 +24,7 @@ static void print_help(void)
 	      "Share large blobs between processes while they are produced.\n\n",
 	      stdout);
 	for (i = 0; commands[i]; i++)
-		printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
+		printf("  %-16s %s\n", commands[i]->name, commands[i]->summary);
 	fputs("\n"
 	      "  --cache=DIR        the cache's directory; else $STREAMCACHE_DIR, else\n"
 	      "                     $XDG_CACHE_HOME/streamcache, else ~/.cache/streamcache\n"
@@ -37,7 +37,8 @@ static void print_help(void)
 	      "\n"
 	      "Exit status: 0 done, 1 the answer is no (no such key, violations found,\n"
 	      "production failed), 2 wrong usage, 124 the producer was lost in mid-stream,\n"
-	      "125 the cache or standard output cannot be used. exec has CMD's own.\n",
+	      "125 the cache or standard output cannot be used. exec and git-pack-objects\n"
+	      "have that of what they run.\n",
 	      stdout);
 }
 

@@ -20,7 +20,6 @@ gzip -dc <"$work/out" | cmp - README || fail "what it prints is not README, comp
 case_is "the C example"
 {
 	cat <<'END'
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <streamcache.h>
@@ -29,30 +28,21 @@ static int produce(int fd)
 {
 	return write(fd, "bypassed\n", 9) != 9;
 }
-static void *produce_into(void *writer)
+static int create(void *arg, struct scache_writer *writer)
 {
-	scache_write(writer, "produced\n", 9, SCACHE_FOREVER);
-	scache_finish(writer);
-	scache_writer_close(writer);
-	return NULL;
+	ssize_t n = scache_write(writer, "produced\n", 9, SCACHE_FOREVER);
+	return arg == NULL && n == 9 ? 0 : -5;
 }
 int main(int argc, char **argv)
 {
 	const char *key = "readme";
 	size_t key_bytes = strlen(key);
-	struct scache_reader *reader;
-	struct scache_writer *writer = NULL;
+	struct scache_fetched fetched = { .size = sizeof(fetched) };
 	struct scache *cache;
-	pthread_t thread;
-	char buffer[100];
-	ssize_t n;
 	int rc;
 END
 	sed -n '/^In C/,/^Do not/s/^    //p' README | sed 's|"/var/cache/packs"|argv[argc - 1]|'
 	cat <<'END'
-	scache_reader_close(reader);
-	if (writer != NULL)
-		pthread_join(thread, NULL);
 	return scache_close(cache);
 }
 END
