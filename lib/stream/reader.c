@@ -245,7 +245,7 @@ static int start_over(struct scache_reader *reader)
 
 bool reader_starts_over(struct scache_reader *reader, uint64_t state)
 {
-	return unlikely(reader->origin != NULL) && reader->position == 0 &&
+	return unlikely(reader->origin != NULL) && !reader->has_begun &&
 	       state_gen(state) == reader->name.gen && state_is_death(state) &&
 	       start_over(reader) == 0;
 }
@@ -299,6 +299,7 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 		if (written > reader->position) {
 			done = copy_out(reader, reader->position, data,
 					(size_t)min_u64(bytes, written - reader->position));
+			reader->has_begun = true;
 			if (done == -ENODATA)
 				done = -ESTALE; /* left behind for good */
 			/* What a descriptor more or a retry may cure is not for good. */
@@ -367,6 +368,7 @@ ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 		if (written > offset) {
 			done = copy_out(reader, offset, ret_data,
 					(size_t)min_u64(bytes, written - offset));
+			reader->has_begun = true;
 			count_read(reader);
 			return done;
 		}

@@ -48,6 +48,7 @@ struct reader_origin {
 struct scache_reader {
 	uint32_t magic;
 	int error; /* sticky */
+	bool has_begun; /* its caller has had bytes of the entry */
 	_Atomic uint32_t cancelled;
 	_Atomic(shm_u32 *) sleeps_at; /* the word scache_cancel() has to wake */
 	struct reader_origin *origin; /* NULL: not a fetched one */
