@@ -19,6 +19,8 @@ enum {
 	OPT_STDIN,
 	OPT_MAX_AGE,
 	OPT_WINDOW,
+	OPT_PACE,
+	OPT_PASS_THROUGH,
 	OPT_REFRESH,
 	OPT_NO_CACHE,
 };
@@ -105,6 +107,17 @@ static int take_option(struct exec *exec, int c)
 		return tool_time(&cmd_exec, optarg, &acquire->max_age_ns);
 	case OPT_WINDOW:
 		return tool_size(&cmd_exec, optarg, &acquire->window_bytes);
+	case OPT_PACE:
+		if (strcmp(optarg, "fastest") && strcmp(optarg, "slowest"))
+			return tool_usage(&cmd_exec, "--pace is fastest or slowest, not '%s'",
+					  optarg);
+		acquire->flags &= ~SCACHE_PACE_SLOWEST;
+		if (!strcmp(optarg, "slowest"))
+			acquire->flags |= SCACHE_PACE_SLOWEST;
+		return 0;
+	case OPT_PASS_THROUGH:
+		acquire->flags |= SCACHE_PASS_THROUGH;
+		return 0;
 	case OPT_REFRESH:
 		acquire->flags |= SCACHE_REFRESH;
 		return 0;
@@ -123,6 +136,8 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "stdin", no_argument, NULL, OPT_STDIN },
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "window", required_argument, NULL, OPT_WINDOW },
+		{ "pace", required_argument, NULL, OPT_PACE },
+		{ "pass-through", no_argument, NULL, OPT_PASS_THROUGH },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
 		{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 		TOOL_OPTION_HEX,
@@ -180,6 +195,9 @@ const struct command cmd_exec = {
 		"                     otherwise CMD reads /dev/null\n"
 		"  --max-age=TIME     an older run does not count, and this one expires then\n"
 		"  --window=SIZE      how far CMD may be ahead of its fastest reader\n"
+		"  --pace=WHOSE       its window counts from the fastest reader, or the slowest\n"
+		"  --pass-through     do not store it: shared by those who come while its\n"
+		"                     first bytes are still in memory\n"
 		"  --refresh          a finished run does not count\n"
 		"  --no-cache         simply run CMD; as does STREAMCACHE_DISABLE=1\n"
 		"  --hex              KEY is written in hexadecimal\n" TOOL_HELP_COMMON

@@ -7,7 +7,18 @@
 #include <errno.h>
 #include <unistd.h>
 
-enum { OPT_MAX_AGE = TOOL_OPT_OWN };
+enum {
+	OPT_MAX_AGE = TOOL_OPT_OWN,
+	OPT_OFFSET,
+	OPT_BYTES,
+};
+
+struct get {
+	struct tool_key key;
+	uint64_t max_age_ns;
+	uint64_t offset, bytes; /* which part of it */
+	int is_part;
+};
 
 /* Bytes that were printed cannot be taken back: the status must say so. */
 static int explain(struct scache_reader *reader, int error, uint64_t bytes)
@@ -28,12 +39,22 @@ static int explain(struct scache_reader *reader, int error, uint64_t bytes)
 	return lost ? TOOL_LOST : TOOL_UNUSABLE;
 }
 
-static int print_blob(struct scache *cache, const struct tool_key *key, uint64_t max_age_ns)
+static int print(const struct get *get, struct scache_reader *reader, uint64_t *ret_bytes)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .max_age_ns = max_age_ns };
-	struct scache_reader *reader = NULL;
 	struct progress progress;
+
+	if (get->is_part)
+		return stream_part(reader, get->offset, get->bytes, ret_bytes);
+	progress_begin(&progress, STDOUT_FILENO);
+	return stream_out(reader, &progress, ret_bytes);
+}
+
+static int print_blob(struct scache *cache, const struct get *get)
+{
+	const struct tool_key *key = &get->key;
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .max_age_ns = get->max_age_ns };
+	struct scache_reader *reader = NULL;
 	uint64_t bytes = 0;
 	int rc = scache_lookup(cache, key->data, key->bytes, &options, &reader), status = TOOL_OK;
 
@@ -45,8 +66,7 @@ static int print_blob(struct scache *cache, const struct tool_key *key, uint64_t
 		tool_error("%s", scache_strerror(rc));
 		return TOOL_UNUSABLE;
 	}
-	progress_begin(&progress, STDOUT_FILENO);
-	rc = stream_out(reader, &progress, &bytes);
+	rc = print(get, reader, &bytes);
 	if (rc == STREAM_OUTPUT_FAILED)
 		status = TOOL_UNUSABLE;
 	else if (rc)
@@ -55,32 +75,48 @@ static int print_blob(struct scache *cache, const struct tool_key *key, uint64_t
 	return status;
 }
 
+static int take_option(struct get *get, int c)
+{
+	uint64_t *bytes = c == OPT_OFFSET ? &get->offset : &get->bytes;
+
+	if (c == OPT_MAX_AGE)
+		return tool_time(&cmd_get, optarg, &get->max_age_ns);
+	get->is_part = 1;
+	if (tool_size(&cmd_get, optarg, bytes))
+		return cmd_get.usage_status;
+	if (*bytes == SCACHE_ZERO)
+		*bytes = 0;
+	return 0;
+}
+
 static int run(struct tool *tool, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
+		{ "offset", required_argument, NULL, OPT_OFFSET },
+		{ "bytes", required_argument, NULL, OPT_BYTES },
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
 	};
+	struct get get = { .bytes = UINT64_MAX };
 	struct scache *cache;
-	struct tool_key key;
-	uint64_t max_age_ns = 0;
 	int c, status;
 
 	while ((c = tool_getopt(tool, &cmd_get, argc, argv, options)) != -1) {
 		if (c == TOOL_OPT_STOP)
 			return tool->status;
-		if (tool_time(&cmd_get, optarg, &max_age_ns))
-			return cmd_get.usage_status;
+		status = take_option(&get, c);
+		if (status)
+			return status;
 	}
 	if (argc - optind != 1)
 		return tool_usage(&cmd_get, "one KEY is needed");
-	if (tool_key(tool, &cmd_get, argv[optind], &key))
+	if (tool_key(tool, &cmd_get, argv[optind], &get.key))
 		return cmd_get.usage_status;
 	if (!tool_stdout_usable(tool) || tool_open(tool, SCACHE_OPEN_EXISTING, NULL, &cache))
 		return TOOL_UNUSABLE;
-	status = print_blob(cache, &key, max_age_ns);
+	status = print_blob(cache, &get);
 	scache_close(cache);
 	return status;
 }
@@ -90,6 +126,8 @@ const struct command cmd_get = {
 	.arguments = "[OPTION]... KEY",
 	.summary = "Print the blob of KEY, live if it is being produced",
 	.help = "  --max-age=TIME     a blob completed longer ago does not count\n"
+		"  --offset=SIZE      begin there; waits until it has been produced\n"
+		"  --bytes=SIZE       no more than so much\n"
 		TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if there is no such key or its production failed, 2 wrong\n"

@@ -8,7 +8,6 @@
 #include "tool.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,28 +18,24 @@ enum {
 
 static int copy(struct scache_writer *writer)
 {
-	char *buffer = malloc(TOOL_BUFFER_BYTES);
 	struct progress progress;
 	uint64_t bytes = 0;
-	ssize_t n = -ENOMEM, written = 0;
+	int64_t timeout_ns;
+	ssize_t n;
 
 	progress_begin(&progress, STDIN_FILENO);
-	while (buffer) {
-		progress_await_input(&progress, STDIN_FILENO, bytes);
-		n = tool_read(STDIN_FILENO, buffer, TOOL_BUFFER_BYTES);
-		if (n <= 0)
-			break;
-		written = scache_write(writer, buffer, (size_t)n, SCACHE_FOREVER);
-		if (written < 0)
-			break;
-		bytes += (uint64_t)n;
+	timeout_ns = progress_timeout_ns(&progress);
+	do {
+		n = scache_write_from_fd(writer, STDIN_FILENO, TOOL_BUFFER_BYTES, timeout_ns);
+		if (n > 0)
+			bytes += (uint64_t)n;
 		progress_tick(&progress, NULL, bytes);
-	}
+	} while (n > 0 || n == -ETIMEDOUT);
 	progress_end(&progress);
-	free(buffer);
-	if (n < 0)
+	/* whose error it is only the writer knows */
+	if (n < 0 && !scache_writer_check(writer))
 		tool_error("standard input: %s", strerror((int)-n));
-	return written < 0 ? (int)written : n < 0 ? (int)n : 0;
+	return (int)n;
 }
 
 static int produce(struct scache_writer *writer)

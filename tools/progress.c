@@ -135,15 +135,6 @@ void progress_tick(struct progress *progress, struct scache_reader *reader, uint
 	draw(progress, line);
 }
 
-/* For input that is read without a time limit: tick until there is some. */
-void progress_await_input(struct progress *progress, int fd, uint64_t bytes)
-{
-	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
-
-	while (progress->on && poll(&pollfd, 1, EVERY_NS / NS_PER_MS) == 0)
-		progress_tick(progress, NULL, bytes);
-}
-
 int progress_stderr(struct progress *progress, const void *data, size_t bytes)
 {
 	int rc;

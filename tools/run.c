@@ -27,14 +27,13 @@
 #include <unistd.h>
 
 #define TICK_MS 50
-#define WRITE_NS (200 * NS_PER_MS) /* a writer that waits still hears SIGTERM */
+#define WRITE_NS (200 * NS_PER_MS) /* whoever waits for room still hears SIGTERM */
 #define GRACE_NS (5 * NS_PER_S)    /* from SIGTERM to SIGKILL */
 #define PIPE_BYTES (1 << 20)
 
 struct run {
 	struct scache_writer *writer;
 	struct relay relay;
-	char *buffer;
 	pid_t pid;
 	int pid_fd; /* readable when CMD has ended; -1: the tick finds out */
 	int out_fd; /* CMD's standard output; -1 after its end */
@@ -169,13 +168,6 @@ static int has_ended(const struct run *run)
 	       info.si_pid == run->pid;
 }
 
-static int term_received(const struct run *run)
-{
-	struct pollfd fd = { .fd = run->term_fd, .events = POLLIN };
-
-	return poll(&fd, 1, 0) > 0;
-}
-
 /* The writer finds killed readers only when it is asked. */
 static int check_listeners(struct run *run)
 {
@@ -187,21 +179,14 @@ static int check_listeners(struct run *run)
 	return scache_writer_check(run->writer);
 }
 
-static int write_all(struct run *run, size_t bytes)
+/* What CMD has printed, straight into the ring. 0 or why CMD must be stopped. */
+static int take_output(struct run *run)
 {
-	size_t done = 0;
+	ssize_t n = scache_write_from_fd(run->writer, run->out_fd, TOOL_BUFFER_BYTES, WRITE_NS);
 
-	while (done < bytes) {
-		ssize_t n = scache_write(run->writer, run->buffer + done, bytes - done, WRITE_NS);
-
-		if (n > 0)
-			done += (size_t)n;
-		else if (n != -ETIMEDOUT && n != -EAGAIN)
-			return (int)n;
-		if (term_received(run))
-			return -ECANCELED;
-	}
-	return 0;
+	if (n == 0)
+		close_fd(&run->out_fd);
+	return n < 0 && n != -ETIMEDOUT ? (int)n : 0;
 }
 
 /* Returns 0 when CMD and its output have ended, else why it must be stopped. */
@@ -219,16 +204,9 @@ static int pump(struct run *run)
 			return -errno;
 		if (fds[2].revents)
 			return -ECANCELED;
-		if (fds[0].revents) {
-			ssize_t n = tool_read(run->out_fd, run->buffer, TOOL_BUFFER_BYTES);
-
-			if (n <= 0)
-				close_fd(&run->out_fd);
-			rc = n > 0 ? write_all(run, (size_t)n) : 0;
-			if (rc)
-				return rc;
-		}
-		rc = check_listeners(run);
+		rc = fds[0].revents ? take_output(run) : 0;
+		if (!rc)
+			rc = check_listeners(run);
 		if (rc)
 			return rc;
 	}
@@ -265,6 +243,7 @@ static int group_has_ended(struct run *run)
 static void stop(struct run *run)
 {
 	uint64_t deadline = tool_now_ns() + GRACE_NS;
+	char waste[16 << 10];
 
 	kill(-run->pid, SIGTERM);
 	kill(-run->pid, SIGCONT); /* a stopped one would not notice */
@@ -279,7 +258,7 @@ static void stop(struct run *run)
 			return;
 		}
 		if (poll(fds, 2, TICK_MS) > 0 && fds[0].revents &&
-		    tool_read(run->out_fd, run->buffer, TOOL_BUFFER_BYTES) <= 0)
+		    tool_read(run->out_fd, waste, sizeof(waste)) <= 0)
 			close_fd(&run->out_fd);
 	}
 }
@@ -310,11 +289,9 @@ void run_command(const struct holder_request *request, struct scache_writer *wri
 			   .status = TOOL_UNUSABLE };
 	int err_fd = -1, rc, why;
 
-	run.buffer = malloc(TOOL_BUFFER_BYTES);
-	rc = run.buffer ? spawn(&run, request, &err_fd) : -ENOMEM;
+	rc = spawn(&run, request, &err_fd);
 	if (rc) {
 		refuse(&run, request, rc, stderr_fd);
-		free(run.buffer);
 		return;
 	}
 	/* without the relay CMD's messages have nowhere to go: it cannot run */
@@ -332,5 +309,4 @@ void run_command(const struct holder_request *request, struct scache_writer *wri
 	}
 	close_fd(&run.pid_fd);
 	close_fd(&run.out_fd);
-	free(run.buffer);
 }

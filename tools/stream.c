@@ -70,6 +70,33 @@ int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t
 	return (int)n;
 }
 
+int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
+		uint64_t *ret_bytes)
+{
+	char *buffer = malloc(TOOL_BUFFER_BYTES);
+	ssize_t n = buffer ? 1 : -ENOMEM;
+	uint64_t done = 0;
+	int rc = 0;
+
+	while (n > 0 && done < bytes && !rc) {
+		size_t most = bytes - done < TOOL_BUFFER_BYTES ? (size_t)(bytes - done)
+							       : TOOL_BUFFER_BYTES;
+
+		n = scache_pread(reader, buffer, most, offset + done, SCACHE_FOREVER);
+		if (n > 0) {
+			rc = tool_write(STDOUT_FILENO, buffer, (size_t)n);
+			done += (uint64_t)n;
+		}
+	}
+	free(buffer);
+	*ret_bytes = done;
+	if (rc) {
+		tool_error("standard output: %s", strerror(-rc));
+		return STREAM_OUTPUT_FAILED;
+	}
+	return n < 0 ? (int)n : 0;
+}
+
 int stream_code(struct scache_reader *reader)
 {
 	struct scache_result result = { .size = sizeof(result) };

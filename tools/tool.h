@@ -180,7 +180,6 @@ void progress_begin(struct progress *progress, int out_fd);
 int64_t progress_timeout_ns(const struct progress *progress);
 /* @reader: NULL if the source is standard input. */
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes);
-void progress_await_input(struct progress *progress, int fd, uint64_t bytes);
 int progress_stderr(struct progress *progress, const void *data, size_t bytes);
 void progress_end(struct progress *progress);
 
@@ -190,6 +189,9 @@ void progress_end(struct progress *progress);
 
 /* Returns 0 at the end, STREAM_OUTPUT_FAILED, or what scache_read() said. */
 int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes);
+/* The same for at most @bytes bytes from @offset on, without a progress line. */
+int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
+		uint64_t *ret_bytes);
 /* The producer's own code (> 0), else 0. */
 int stream_code(struct scache_reader *reader);
 void stream_print_message(struct scache_reader *reader);

@@ -39,6 +39,56 @@ want_status 0
 want_same "$work/expected" "$work/out"
 runs_are 1
 
+case_is "--pass-through: shared by those who are there, and not stored"
+reset
+for i in 1 2 3; do
+	"$sc" exec --pass-through --key=through -- "$work/held" >"$work/out.$i" &
+	eval "pid$i=$!"
+	pids="$pids $!"
+done
+await entry_is through readers 3
+touch "$work/go"
+for i in 1 2 3; do
+	eval "wait_for \$pid$i"
+	want_status 0
+	want_same "$work/expected" "$work/out.$i"
+done
+runs_are 1
+await has_no through
+run "$sc" exec --pass-through --key=through -- "$work/held"
+want_status 0
+want_same "$work/expected" "$work/out"
+runs_are 2
+
+case_is "--pace=slowest: one that stops stops the run, and the others have their bytes"
+reset
+script much <<'END'
+begin
+exec seq 1 2000000
+END
+seq 1 2000000 >"$work/expected.much"
+mkfifo "$work/slow"
+"$sc" exec --pace=slowest --key=paced -- "$work/much" >"$work/slow" &
+slow=$!
+pids="$pids $slow"
+exec 7<"$work/slow" # not read yet
+"$sc" exec --pace=slowest --key=paced -- "$work/much" >"$work/out.1" 7<&- &
+quick=$!
+pids="$pids $quick"
+await entry_is paced readers 2
+await eval '"$sc" ls --json paced | grep -q "\"writer-waits\""'
+[ "$(entry paced bytes)" -lt 4000000 ] || fail "it ran on"
+cmp - "$work/expected.much" <&7 || fail "the slow one got other bytes"
+exec 7<&-
+wait_for "$slow"
+want_status 0
+wait_for "$quick"
+want_status 0
+want_same "$work/expected.much" "$work/out.1"
+runs_are 1
+run "$sc" exec --pace=medium --key=paced -- true
+want_status 125
+
 case_is "the default key tells commands, arguments, directories and umasks apart"
 reset
 script args <<'END'

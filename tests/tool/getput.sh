@@ -18,6 +18,22 @@ run "$sc" get empty
 want_status 0
 want_no_out
 
+case_is "a part of it"
+run "$sc" get --offset=1000 --bytes=20 large
+want_status 0
+tail -c +1001 "$work/large" | head -c 20 | cmp - "$work/out" || fail "that is not the part"
+run "$sc" get --offset=6888889 large # all but its last seven bytes
+want_status 0
+want_out 000000
+run "$sc" get --offset=1G large
+want_status 0
+want_no_out
+run "$sc" get --bytes=0 large
+want_status 0
+want_no_out
+run "$sc" get --offset=-1 large
+want_status 2
+
 case_is "a key that exists is not overwritten"
 echo new >"$work/new"
 run "$sc" put large <"$work/new"
@@ -68,7 +84,18 @@ get=$!
 pids="$pids $get"
 await entry_is live readers 1
 await cmp "$work/large" "$work/out.1"
+run "$sc" get --offset=1000 --bytes=20 live
+want_status 0
+tail -c +1001 "$work/large" | head -c 20 | cmp - "$work/out" || fail "not the part of a live one"
+"$sc" get --offset="$(wc -c <"$work/large")" --bytes=3 live >"$work/out.2" 8>&- &
+part=$!
+pids="$pids $part"
+await entry_is live readers 2
+[ ! -s "$work/out.2" ] || fail "bytes that nobody has written"
 echo end >&8
+wait_for "$part"
+want_status 0
+printf end | cmp - "$work/out.2" || fail "not the part it has waited for"
 await has_line '^end$' "$work/out.1"
 run "$sc" put --refresh live <"$work/new"
 want_status 1

@@ -186,26 +186,28 @@ want_clones 1 4 0
 has_main "$work/clone.4" "$(main)"
 runs_are 1
 
-case_is "Ctrl-C of the first client in mid-clone leaves the other fifteen untouched"
-"$sc" rm --all
-reset
-touch "$work/hold"
-start_clone 16 "$url"
-await received 16
-clones 15 "$url"
-await number_is readers 16
-kill -INT "-$clone16"
-wait_for "$clone16"
-[ "$status" -gt 0 ] || fail "the first client was not hurt"
-await number_is readers 15
-touch "$work/go"
-want_clones 1 15 0
-runs_are 1
-i=0
-while [ "$i" -lt 15 ]; do
-	i=$((i + 1))
-	has_main "$work/clone.$i" "$(main)"
-	rm -rf "$work/clone.$i"
+for signal in INT KILL; do # Ctrl-C, and worse
+	case_is "SIG$signal to the first client in mid-clone leaves the other fifteen untouched"
+	"$sc" rm --all
+	reset
+	touch "$work/hold"
+	start_clone 16 "$url"
+	await received 16
+	clones 15 "$url"
+	await number_is readers 16
+	kill "-$signal" "-$clone16"
+	wait_for "$clone16"
+	[ "$status" -gt 0 ] || fail "the first client was not hurt"
+	await number_is readers 15
+	touch "$work/go"
+	want_clones 1 15 0
+	runs_are 1
+	i=0
+	while [ "$i" -lt 15 ]; do
+		i=$((i + 1))
+		has_main "$work/clone.$i" "$(main)"
+		rm -rf "$work/clone.$i"
+	done
 done
 
 case_is "when the last client has gone pack-objects ends, and nothing is stored"

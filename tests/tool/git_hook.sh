@@ -22,7 +22,10 @@ ask() {
 	: >"$work/log"
 	run env -C "$repository" GIT_DIR=. "$sc" git-pack-objects --log="$work/log" \
 		git "$@" <"$work/request"
-	grep -q "outcome=$word " "$work/log" || fail "not a $word: $* $(cat "$work/log")"
+	grep -q "outcome=$word " "$work/log" || {
+		rm "$work/out" # it is binary
+		fail "not a $word: $* $(cat "$work/log")"
+	}
 }
 
 # ask_good WORD [ARGUMENT...] - and it is a pack
@@ -112,7 +115,10 @@ repository=$work/copy.git
 ask_good created
 ask_good hit
 mv "$work/copy.git" "$work/away.git"
+repository=$work/away.git
+ask_good created
 cp -a "$work/repo.git" "$work/copy.git"
+repository=$work/copy.git
 ask_good created
 mv "$work/copy.git/objects" "$work/copy.git/old"
 cp -a "$work/copy.git/old" "$work/copy.git/objects"
@@ -192,6 +198,7 @@ like_plain git
 like_plain git nonsense
 like_plain git -c pack.depth=3 pack-objects --revs --stdout -q
 like_plain git pack-objects -q --stdout
+like_plain git pack-objects -q --revs
 like_plain git pack-objects -q --revs "$work/pack"
 rm -f "$work"/pack-*
 like_plain cat
