@@ -144,6 +144,8 @@ SCACHE_API int scache_open(const char *dir, const struct scache_options *options
  * Returns 0; or, with nothing closed: -EBUSY while streams of the caller's are
  * open, -EDEADLK from inside a create callback of this cache.
  * The cache itself lives on for others and for later.
+ * Blocks: for callbacks. Threads: one, when no other uses @cache any more.
+ * If you die inside: as anywhere else; others reap what is left.
  */
 SCACHE_API int scache_close(struct scache *cache);
 
@@ -268,7 +270,8 @@ struct scache_fetched {
  * scache_fetch().
  * Blocks: for the producer and for @fd, non-blocking or not. If @fd is a
  * pipe or a socket whose other side has gone, that is found while waiting
- * for the producer, too: -EPIPE.
+ * for the producer, too: -EPIPE. Threads: any. If you die inside: as for
+ * scache_fetch().
  */
 SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t key_bytes,
 				  const struct scache_acquire_options *options,
@@ -303,7 +306,8 @@ SCACHE_API ssize_t scache_write(struct scache_writer *writer, const void *data, 
  * the next call on @writer; readers see them after scache_commit(). The room
  * is part of the ring, or private memory if the entry has none.
  * Returns the bytes of room (no more than 256 KiB, and not across the end of
- * the ring), or as scache_write().
+ * the ring), or as scache_write(); -ENOMEM.
+ * Blocks: for readers. Threads: one per writer.
  * If you die inside, or before scache_commit(): nobody sees these bytes.
  */
 SCACHE_API ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_data,
@@ -311,9 +315,11 @@ SCACHE_API ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, vo
 
 /*
  * scache_commit - append the first @bytes bytes of what was reserved last.
- * 0 appends nothing and gives the room back. Never waits for readers.
+ * 0 appends nothing and gives the room back.
  * Returns @bytes; -EINVAL if that is more than was reserved; or as
  * scache_write(), for good.
+ * Blocks: for the disk, never for readers. Threads: one per writer.
+ * If you die inside: readers see all of these bytes or none.
  */
 SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
 
@@ -325,7 +331,9 @@ SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
  * Returns the bytes taken; 0 at the end of @fd. If none could be taken:
  * as scache_write(), or the -errno of read(2), which is not for good.
  * Blocks: for @fd, non-blocking or not, and for readers; while it waits for
- * @fd it looks whether anybody still listens (-EPIPE).
+ * @fd it looks whether anybody still listens (-EPIPE). Threads: one per writer.
+ * If you die inside: as in scache_write(); what was read from @fd and not yet
+ * published is lost.
  */
 SCACHE_API ssize_t scache_write_from_fd(struct scache_writer *writer, int fd, size_t bytes,
 					int64_t timeout_ns);
@@ -333,7 +341,8 @@ SCACHE_API ssize_t scache_write_from_fd(struct scache_writer *writer, int fd, si
 /*
  * scache_writer_cancel - from another thread: whoever waits in a call on
  * @writer returns, and no later call waits: -ECANCELED. The entry is not
- * touched; scache_abort() ends it. Returns 0.
+ * touched; scache_abort() ends it. Returns 0, or -ECHILD. Blocks: no.
+ * Threads: any, as long as @writer is open.
  */
 SCACHE_API int scache_writer_cancel(struct scache_writer *writer);
 
@@ -404,6 +413,8 @@ SCACHE_API ssize_t scache_read(struct scache_reader *reader, void *ret_data, siz
  * Waiting for an @offset far ahead counts as having read up to there: the
  * writer goes on. If the disk then fills up, what lies in between may be lost
  * (-ENODATA, or -ESTALE from scache_read()).
+ * Blocks: for the producer. Threads: one per reader.
+ * If you die inside: nobody else notices.
  */
 SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 				uint64_t offset, int64_t timeout_ns);
@@ -416,7 +427,9 @@ SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, si
  * 0 at the end of a finished entry. If none could be written: as scache_read(),
  * or the -errno of write(2), which is not for good (-EPIPE, never a SIGPIPE).
  * Blocks: for the producer and for @fd, non-blocking or not; while it waits
- * for the producer it looks whether @fd has still another side.
+ * for the producer it looks whether @fd has still another side. The time is
+ * looked at only between writes: a blocking @fd may take longer.
+ * Threads: one per reader. If you die inside: nobody else notices.
  */
 SCACHE_API ssize_t scache_read_to_fd(struct scache_reader *reader, int fd, size_t bytes,
 				     int64_t timeout_ns);
@@ -424,7 +437,8 @@ SCACHE_API ssize_t scache_read_to_fd(struct scache_reader *reader, int fd, size_
 /*
  * scache_cancel - from another thread: whoever waits in a call on @reader
  * returns, and no later call waits: -ECANCELED. Bytes that are there can still
- * be read. Returns 0.
+ * be read. Returns 0, or -ECHILD. Blocks: no.
+ * Threads: any, as long as @reader is open.
  */
 SCACHE_API int scache_cancel(struct scache_reader *reader);
 
