@@ -104,7 +104,8 @@ struct scache_options {
 	const char *segment_dir; /* where the segment is created; NULL = DIR/ctl if
 				    that is a tmpfs, else /dev/shm */
 	/* Told of every look-up through this handle, in the thread that made it,
-	   just before the call returns; any thread at any time. */
+	   at its end; by a reader, too, that looks for another producer. Must
+	   return, and may not close the cache. */
 	void (*trace)(void *arg, const struct scache_trace *trace);
 	void *trace_arg;
 };
@@ -168,7 +169,8 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
 #define SCACHE_RUN_TO_END 1u /* writer: go on although no reader is left */
 #define SCACHE_REFRESH 2u    /* a finished entry does not count; a growing one does */
 #define SCACHE_PACE_SLOWEST 8u /* writer: the window counts from the slowest reader,
-				  not from the fastest; nobody falls out of the ring */
+				  not from the fastest: with a window within the
+				  ring, who is there from the start stays in it */
 
 struct scache_acquire_options {
 	size_t size;           /* sizeof(struct scache_acquire_options) */
@@ -224,12 +226,12 @@ struct scache_producer {
 	 * that it starts inherits that. Returns 0: the blob is complete;
 	 * or a code as for scache_abort(): production failed. It may also call
 	 * scache_finish() or scache_abort() itself (with a message, say); it
-	 * must not close @writer. pthread_exit() and pthread_cancel() inside
+	 * must not close @writer. Streams that it opens it has to close. pthread_exit() and pthread_cancel() inside
 	 * are failures with -ECANCELED.
 	 */
 	int (*create)(void *arg, struct scache_writer *writer);
 	/* May be NULL. Called once, when neither create nor the reader needs
-	   @arg any more, in any thread; not if scache_fetch() fails. */
+	   @arg any more, in any thread; not if scache_fetch() fails. Must return. */
 	void (*release)(void *arg);
 	void *arg;
 };
@@ -239,10 +241,11 @@ struct scache_producer {
  * Exactly one caller's create callback is run, in a thread of its own, and
  * goes on when its caller leaves, as long as anybody reads (or to the end
  * with SCACHE_RUN_TO_END). A cache that cannot help is not noticed: the
- * callback then feeds this caller alone, through private memory. Nor is a
+ * callback then feeds this caller alone, through private memory, and without
+ * this reader nobody (-EPIPE, whatever the flags). Nor is a
  * producer that is killed before this reader had a byte of it: another is
  * elected, at most three times.
- * @ret_created: 1 if this caller's callback runs; may be NULL.
+ * @ret_created: 1 if this caller's callback runs now; may be NULL.
  * Returns 0 with a reader at byte 0; -EINVAL, -ECHILD, -ENOMEM, or -EAGAIN: no
  * thread could be made.
  * Blocks: no. Threads: any, also inside a create callback.
@@ -266,11 +269,12 @@ struct scache_fetched {
 /*
  * scache_fetch_to_fd - scache_fetch(), and all bytes are written to @fd.
  * Returns 0: all of the blob was written; or -errno of the producer as
- * scache_read() tells it, or of @fd; or, with *ret_fetched left alone, as
- * scache_fetch().
+ * scache_read() tells it, or of @fd; or, with *ret_fetched left alone and
+ * nothing released, as scache_fetch(): set ret_fetched->created to -1 before
+ * to tell that from the others.
  * Blocks: for the producer and for @fd, non-blocking or not. If @fd is a
- * pipe or a socket whose other side has gone, that is found while waiting
- * for the producer, too: -EPIPE. Threads: any. If you die inside: as for
+ * pipe or a local socket whose other side has gone, that is found while
+ * waiting for the producer, too: -EPIPE. Threads: any. If you die inside: as for
  * scache_fetch().
  */
 SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t key_bytes,
@@ -287,8 +291,8 @@ SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t 
  * unless it runs to the end: without readers that one does not wait at all.
  * Returns the bytes taken, which are less than @bytes only if the call ended
  * early after some. If none could be taken: -EAGAIN, -ETIMEDOUT, or
- *  -EDEADLK  the window is full and has been for a second, and the only
- *            reader was last used by this very thread: read first
+ *  -EDEADLK  the window is full and has been for a second, and the reader
+ *            that it waits for was last used by this very thread: read first
  *  -ECANCELED  scache_writer_cancel() was called
  * and, for good (every later call returns the same):
  *  -EPIPE    all readers have left, or none has come and none can come any
@@ -330,8 +334,9 @@ SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
  * SIZE_MAX with SCACHE_FOREVER is: all there is.
  * Returns the bytes taken; 0 at the end of @fd. If none could be taken:
  * as scache_write(), or the -errno of read(2), which is not for good.
- * Blocks: for @fd, non-blocking or not, and for readers; while it waits for
- * @fd it looks whether anybody still listens (-EPIPE). Threads: one per writer.
+ * Blocks: for @fd, non-blocking or not, and for readers: also before the end
+ * of @fd is seen, unless that is a pipe. While it waits for @fd it looks whether
+ * anybody still listens (-EPIPE). Threads: one per writer.
  * If you die inside: as in scache_write(); what was read from @fd and not yet
  * published is lost.
  */
@@ -427,8 +432,9 @@ SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, si
  * 0 at the end of a finished entry. If none could be written: as scache_read(),
  * or the -errno of write(2), which is not for good (-EPIPE, never a SIGPIPE).
  * Blocks: for the producer and for @fd, non-blocking or not; while it waits
- * for the producer it looks whether @fd has still another side. The time is
- * looked at only between writes: a blocking @fd may take longer.
+ * for the producer it looks whether @fd, if a pipe or a local socket, has
+ * still another side. With SCACHE_FOREVER a blocking @fd is waited for in
+ * write(2), where scache_cancel() is not heard.
  * Threads: one per reader. If you die inside: nobody else notices.
  */
 SCACHE_API ssize_t scache_read_to_fd(struct scache_reader *reader, int fd, size_t bytes,

@@ -258,6 +258,9 @@ int scache_close_within(struct scache *cache, int64_t timeout_ns)
 		ret = fetch_await_jobs(cache, timeout_ns);
 		if (ret < 0)
 			return ret;
+		/* A callback may have opened one meanwhile, and kept it. */
+		if (atomic_load(&cache->open_streams) + atomic_load(&cache->job_streams) > 0)
+			return -EBUSY;
 		fetch_leave(cache);
 	}
 	segment = cache->peer.segment;

@@ -16,7 +16,7 @@ struct scache {
 	void (*trace)(void *arg, const struct scache_trace *trace);
 	void *trace_arg;
 	_Atomic uint32_t open_streams; /* without those of jobs */
-	_Atomic uint32_t job_streams;
+	_Atomic uint32_t job_streams;  /* a job's writer, and what its callback has opened */
 	pthread_mutex_t jobs_mutex;
 	pthread_cond_t jobs_changed;
 	struct job *jobs; /* running, or to be joined */
@@ -29,6 +29,9 @@ struct scache {
 /* fetch_init, fetch_leave - the jobs of @cache; leave when none is left. */
 void fetch_init(struct scache *cache);
 void fetch_leave(struct scache *cache);
+
+/* fetch_streams - where a stream that this thread opens is counted. */
+_Atomic uint32_t *fetch_streams(struct scache *cache);
 
 /*
  * fetch_await_jobs - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN,

@@ -8,7 +8,7 @@
  *
  * The thread of a job is made before the election and waits for the outcome:
  * whoever is elected must not find out then that it cannot produce. Threads
- * are joined by the next fetch, or by scache_close(), so that none of them is
+ * are joined by the next miss, or by scache_close(), so that none of them is
  * left when the library is unloaded.
  */
 #include <errno.h>
@@ -36,10 +36,11 @@ struct fetch {
 	unsigned char key[SCACHE_KEY_BYTES_MAX];
 };
 
-enum order { ORDER_WAIT, ORDER_PRODUCE, ORDER_GO };
+enum order { ORDER_WAIT, ORDER_PRODUCE, ORDER_LEAVE };
 
 struct job {
 	struct job *next;
+	struct scache *cache;
 	struct fetch *fetch;
 	struct scache_writer *writer;
 	pthread_t thread;
@@ -48,6 +49,11 @@ struct job {
 };
 
 static _Thread_local struct job *own_job; /* the callback's that this thread runs */
+
+_Atomic uint32_t *fetch_streams(struct scache *cache)
+{
+	return own_job != NULL && own_job->cache == cache ? &cache->job_streams : &cache->open_streams;
+}
 
 static void fetch_put(struct fetch *fetch)
 {
@@ -62,7 +68,7 @@ static void fetch_put(struct fetch *fetch)
 
 static void end_job(struct job *job)
 {
-	struct scache *cache = job->fetch->cache;
+	struct scache *cache = job->cache;
 
 	fetch_put(job->fetch);
 	pthread_mutex_lock(&cache->jobs_mutex);
@@ -76,6 +82,9 @@ static void end_entry(struct job *job, int code)
 {
 	UNCANCELLED;
 
+	/* A child that the callback forked has come here: all of it is the parent's. */
+	if (peer_is_forked(&job->cache->peer))
+		return;
 	if (job->writer->ended)
 		;
 	else if (code == 0)
@@ -83,7 +92,6 @@ static void end_entry(struct job *job, int code)
 	else if (scache_abort(job->writer, code, NULL, 0) < 0)
 		scache_abort(job->writer, -EIO, NULL, 0);
 	scache_writer_close(job->writer);
-	own_job = NULL;
 	end_job(job);
 }
 
@@ -112,11 +120,11 @@ static void *run_job(void *arg)
 	struct job *job = arg;
 	int code;
 
-	if (await_order(job) == ORDER_GO) {
+	own_job = job;
+	if (await_order(job) == ORDER_LEAVE) {
 		end_job(job);
 		return NULL;
 	}
-	own_job = job;
 	pthread_cleanup_push(leave_early, job);
 	code = job->fetch->producer.create(job->fetch->producer.arg, job->writer);
 	pthread_cleanup_pop(0);
@@ -178,6 +186,7 @@ static int make_job(struct fetch *fetch, struct job **ret_job)
 	if (job == NULL)
 		return -ENOMEM;
 	join_ended(cache);
+	job->cache = cache;
 	job->fetch = fetch;
 	atomic_fetch_add(&fetch->users, 1);
 	ret = start_thread(job);
@@ -202,12 +211,12 @@ static void give_order(struct job *job, struct scache_writer *writer)
 	if (writer != NULL) {
 		/* The job's: what scache_close() waits for, and not what it refuses. */
 		atomic_fetch_add(&cache->job_streams, 1);
-		atomic_fetch_sub(&cache->open_streams, 1);
+		atomic_fetch_sub(writer->open_streams, 1);
 		writer->open_streams = &cache->job_streams;
 	}
 	pthread_mutex_lock(&cache->jobs_mutex);
 	job->writer = writer;
-	job->order = writer != NULL ? ORDER_PRODUCE : ORDER_GO;
+	job->order = writer != NULL ? ORDER_PRODUCE : ORDER_LEAVE;
 	pthread_cond_broadcast(&cache->jobs_changed);
 	pthread_mutex_unlock(&cache->jobs_mutex);
 }
@@ -248,7 +257,7 @@ int fetch_await_jobs(struct scache *cache, int64_t timeout_ns)
 				  .tv_nsec = deadline_ns % (int64_t)NS_PER_SEC };
 	int error = 0;
 
-	if (own_job != NULL && own_job->fetch->cache == cache)
+	if (own_job != NULL && own_job->cache == cache)
 		return -EDEADLK;
 	pthread_mutex_lock(&cache->jobs_mutex);
 	while (!all_have_ended(cache) && error == 0)
@@ -278,9 +287,8 @@ static int serve_privately(struct request *rq)
 	ret = private_open(rq->store, &draft, &rq->reader, &rq->writer);
 	if (ret < 0)
 		return ret;
-	memcpy(rq->reader->key, rq->key.key, rq->key.key_bytes);
-	rq->reader->open_streams = rq->writer->open_streams = &rq->cache->open_streams;
-	atomic_fetch_add(&rq->cache->open_streams, 2);
+	rq->reader->open_streams = rq->writer->open_streams = fetch_streams(rq->cache);
+	atomic_fetch_add(rq->reader->open_streams, 2);
 	return 0;
 }
 

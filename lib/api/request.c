@@ -89,8 +89,8 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 		cursor_detach(store->peer, rq->cell, name);
 		return ROUND_BYPASS;
 	}
-	rq->reader->open_streams = &rq->cache->open_streams;
-	atomic_fetch_add(&rq->cache->open_streams, 1);
+	rq->reader->open_streams = fetch_streams(rq->cache);
+	atomic_fetch_add(rq->reader->open_streams, 1);
 	rq->cell = CURSOR_NONE;
 	return ROUND_DONE;
 }
@@ -202,8 +202,8 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		rq->writer = NULL;
 		return ROUND_BYPASS;
 	}
-	rq->writer->open_streams = &rq->cache->open_streams;
-	atomic_fetch_add(&rq->cache->open_streams, 1);
+	rq->writer->open_streams = fetch_streams(rq->cache);
+	atomic_fetch_add(rq->writer->open_streams, 1);
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	if (fd < 0)
 		writer_go_without_file(rq->writer);
@@ -218,6 +218,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 	}
 	atomic_init(&pair->users, 2);
 	atomic_init(&pair->reader_thread, thread_tag());
+	pair->reader_cell = rq->reader->cell;
 	rq->writer->pair = rq->reader->pair = pair;
 	return ROUND_DONE;
 }

@@ -8,8 +8,8 @@
  *
  *  state     meaning                          leaves by          if the owner is dead
  *  FREE      slot unused                      entry_claim()      -
- *  CLAIMED   being filled in, unreachable     entry_publish()    RETIRED
- *  FILLING   one writer appends               writer.c           FAILED (-EOWNERDEAD)
+ *  CLAIMED   being filled in, unreachable     entry_start()      RETIRED
+ *  FILLING   one writer appends               finish.c           FAILED (-EOWNERDEAD)
  *  ORPHAN    reserved: producer dead, may be taken over
  *  SEALED    complete, immutable              sweep.c            -
  *  FAILED    production failed                sweep.c            -

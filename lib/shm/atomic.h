@@ -64,7 +64,7 @@ static inline void shm_lower(shm_u64 *word, uint64_t value)
 
 /*
  * The bytes of a ring are a seqlock's payload: the writer may overwrite them
- * while a reader copies, and the reader finds out afterwards (stream/reader.c).
+ * while a reader copies, and the reader finds out afterwards (stream/copy.c).
  * ThreadSanitizer gets the same copy made of relaxed atomics, which is what
  * the C11 memory model asks for; elsewhere memcpy() is the fast way to say it.
  */

@@ -4,9 +4,11 @@
  *
  * A descriptor may be silent or stuffed for long, and meanwhile nobody would
  * look whether the other side of the stream, or of the descriptor, is still
- * there: so no wait here is longer than a tick either.
+ * there: so no wait for one is longer than a tick either. Only a blocking
+ * descriptor that may take all the time it likes is written to as it is.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -21,15 +23,23 @@
 #define COPY_BYTES (256u << 10)
 #define TICK_MS ((int)(WAIT_TICK_NS / 1000000))
 
-/* Of @timeout_ns what is left until @deadline_ns, but no more than a tick. */
-static int64_t short_wait_ns(int64_t timeout_ns, int64_t deadline_ns)
+/* Of @timeout_ns what is left until @deadline_ns. */
+static int64_t left_of(int64_t timeout_ns, int64_t deadline_ns)
 {
 	int64_t left_ns;
 
 	if (timeout_ns == 0 || deadline_ns == DEADLINE_NEVER)
-		return timeout_ns == 0 ? 0 : WAIT_TICK_NS;
+		return timeout_ns;
 	left_ns = deadline_ns - clock_own_ns();
-	return left_ns < 1 ? 1 : left_ns < WAIT_TICK_NS ? left_ns : WAIT_TICK_NS;
+	return left_ns < 1 ? 1 : left_ns;
+}
+
+/* The same, but no more than a tick. */
+static int64_t short_wait_ns(int64_t timeout_ns, int64_t deadline_ns)
+{
+	int64_t left_ns = left_of(timeout_ns, deadline_ns);
+
+	return left_ns < 0 || left_ns > WAIT_TICK_NS ? WAIT_TICK_NS : left_ns;
 }
 
 /* A wait of a tick has brought nothing. 0: go on; -EAGAIN, -ETIMEDOUT. */
@@ -46,6 +56,8 @@ static short look_at(int fd, short events, int64_t wait_ns)
 	struct pollfd pollfd = { .fd = fd, .events = events };
 	int64_t ms = (wait_ns + 999999) / 1000000;
 
+	if (fd < 0) /* poll() passes it over; read() and write() say what it is */
+		return POLLNVAL;
 	if (poll(&pollfd, 1, (int)(ms < TICK_MS ? ms : TICK_MS)) <= 0)
 		return 0;
 	return pollfd.revents;
@@ -53,13 +65,13 @@ static short look_at(int fd, short events, int64_t wait_ns)
 
 /* ---------------------------------------------------------------- fd to entry */
 
-/* 0 when @fd can be read, has ended or is broken; else why not. */
+/* What poll() says when @fd can be read, has ended or is broken; else why not. */
 static int await_input(struct scache_writer *writer, int fd, int64_t timeout_ns,
 		       int64_t deadline_ns)
 {
-	int ret;
+	int events, ret;
 
-	while (look_at(fd, POLLIN, short_wait_ns(timeout_ns, deadline_ns)) == 0) {
+	while ((events = look_at(fd, POLLIN, short_wait_ns(timeout_ns, deadline_ns))) == 0) {
 		ret = scache_writer_check(writer);
 		if (ret < 0)
 			return ret;
@@ -69,7 +81,7 @@ static int await_input(struct scache_writer *writer, int fd, int64_t timeout_ns,
 		if (ret < 0)
 			return ret;
 	}
-	return 0;
+	return events;
 }
 
 /* One read, in place. The bytes, 0 at the end of @fd, -errno. */
@@ -80,13 +92,13 @@ static ssize_t write_some(struct scache_writer *writer, int fd, size_t bytes, in
 	void *at;
 
 	for (;;) {
-		/* First the input: an end of it is news even with a full window. */
 		done = await_input(writer, fd, timeout_ns, deadline_ns);
 		if (done < 0)
 			return done;
-		room = scache_reserve(writer, bytes, &at, short_wait_ns(timeout_ns, deadline_ns));
-		if (room == -ETIMEDOUT && time_is_over(timeout_ns, deadline_ns) == 0)
-			continue;
+		if (done == POLLHUP) /* and nothing to be read: no need for room */
+			return 0;
+		/* In one wait, or nobody would ever find that it waits for itself (-EDEADLK). */
+		room = scache_reserve(writer, bytes, &at, left_of(timeout_ns, deadline_ns));
 		if (room < 0)
 			return room;
 		done = read(fd, at, (size_t)room);
@@ -132,15 +144,25 @@ static ssize_t write_quietly(int fd, const void *data, size_t bytes)
 	return done;
 }
 
+/* A blocking @fd takes this much at once without blocking, if poll() says so. */
+static size_t write_at_most(int fd, int64_t timeout_ns)
+{
+	int flags = timeout_ns < 0 ? O_NONBLOCK : fcntl(fd, F_GETFL);
+
+	return flags & O_NONBLOCK ? SIZE_MAX : PIPE_BUF;
+}
+
 /* What of @bytes @fd has taken when all is written, it fails, or the time is over. */
-static size_t put_out(int fd, const unsigned char *data, size_t bytes, int64_t timeout_ns,
+static size_t put_out(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
 		      int64_t deadline_ns, int *ret_error)
 {
-	size_t done = 0;
+	size_t done = 0, most = write_at_most(fd, timeout_ns);
 	ssize_t part;
 
 	while (done < bytes) {
-		part = write_quietly(fd, data + done, bytes - done);
+		part = -EAGAIN;
+		if (most == SIZE_MAX || look_at(fd, POLLOUT, 0))
+			part = write_quietly(fd, reader->bounce + done, (size_t)min_u64(bytes - done, most));
 		if (part >= 0) {
 			done += (size_t)part;
 			continue;
@@ -149,6 +171,8 @@ static size_t put_out(int fd, const unsigned char *data, size_t bytes, int64_t t
 			continue;
 		if (part == -EAGAIN && look_at(fd, POLLOUT, short_wait_ns(timeout_ns, deadline_ns)))
 			continue;
+		if (part == -EAGAIN && atomic_load(&reader->cancelled))
+			part = -ECANCELED;
 		if (part == -EAGAIN)
 			part = time_is_over(timeout_ns, deadline_ns);
 		if (part == 0)
@@ -178,7 +202,7 @@ static ssize_t read_some(struct scache_reader *reader, int fd, size_t bytes, int
 	}
 	if (done <= 0)
 		return done;
-	done = (ssize_t)put_out(fd, reader->bounce, (size_t)done, timeout_ns, deadline_ns, ret_error);
+	done = (ssize_t)put_out(reader, fd, (size_t)done, timeout_ns, deadline_ns, ret_error);
 	reader_advance(reader, (size_t)done);
 	return done > 0 ? done : *ret_error;
 }

@@ -161,7 +161,11 @@ static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
 		    thread_tag())
 		return false;
 	cursor_survey(writer->store->segment, writer->name, &survey);
-	return survey.count == 1;
+	if (!writer->pace_slowest && !writer->ring_is_full)
+		return survey.count == 1;
+	/* Whatever the others do, it is the slowest that we wait for. */
+	return shm_load(&cursor_at(writer->store->segment, writer->pair->reader_cell)->position) <=
+	       survey.slowest;
 }
 
 int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns)

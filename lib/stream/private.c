@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "index/ring.h"
@@ -43,6 +44,7 @@ static struct private_stream *make(const struct store *cache_store)
 	stream->peer.lock_fd = -1;
 	stream->peer.not_forked = cache_store->peer->not_forked;
 	pthread_mutex_init(&stream->peer.reap_mutex, NULL);
+	shm_store(&segment->peers[0].pid, (uint64_t)getpid());
 	shm_store(&segment->peers[0].state, PEER_WORD(0, PEER_ACTIVE));
 	cursor_space_init(&stream->cursors);
 	stream->store.peer = &stream->peer;
@@ -105,6 +107,7 @@ int private_open(const struct store *cache_store, const struct entry_draft *draf
 		goto fail;
 	atomic_init(&pair->users, 2);
 	pair->private_stream = stream;
+	pair->reader_cell = cell;
 	reader->pair = writer->pair = pair;
 	*ret_reader = reader;
 	*ret_writer = writer;

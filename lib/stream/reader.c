@@ -48,6 +48,7 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 		return -ENOMEM;
 	reader->magic = MAGIC_READER;
 	reader->store = store;
+	reader->not_forked = store->peer->not_forked;
 	reader->name = name;
 	reader->entry = entry_at(segment, name.idx);
 	reader->state = entry_state_word(segment, name.idx);
@@ -91,15 +92,16 @@ int scache_reader_close(struct scache_reader *reader)
 	KEEP_ERRNO;
 	UNCANCELLED;
 	struct store *store;
+	bool forked;
 
 	if (reader == NULL)
 		return 0;
 	SC_ASSERT(reader->magic == MAGIC_READER);
 	store = reader->store;
 	reader->magic = MAGIC_DEAD;
-	atomic_fetch_sub(reader->open_streams, 1);
 	/* In a fork child cursor, descriptor and counters are the parent's. */
-	if (!peer_is_forked(store->peer)) {
+	forked = peer_is_forked(store->peer);
+	if (!forked) {
 		push_stats(reader);
 		if (reader->blob != NULL)
 			table_put(store, reader->blob);
@@ -110,9 +112,11 @@ int scache_reader_close(struct scache_reader *reader)
 		/* The last one out of an entry that nobody can find puts out the light. */
 		if (state_is_garbage(shm_load(reader->state)))
 			sweep_entry(store, reader->name);
-		if (reader->origin != NULL)
-			reader->origin->put(reader->origin);
 	}
+	/* From here on somebody may close the cache. */
+	atomic_fetch_sub(reader->open_streams, 1);
+	if (reader->origin != NULL && !forked)
+		reader->origin->put(reader->origin);
 	pair_put(reader->pair);
 	free(reader->bounce);
 	free(reader);
@@ -273,6 +277,8 @@ struct patience {
 static int await(struct scache_reader *reader, uint64_t from, struct patience *patience)
 {
 	/* Those who never sleep have no tick: they look here. */
+	if (patience->timeout_ns == 0 && atomic_load(&reader->cancelled))
+		return -ECANCELED;
 	if (patience->timeout_ns == 0)
 		return repair_producer(reader->store->peer, reader->name) ? 0 : -EAGAIN;
 	if (!patience->has_begun)
@@ -299,7 +305,7 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 		if (written > reader->position) {
 			done = copy_out(reader, reader->position, data,
 					(size_t)min_u64(bytes, written - reader->position));
-			reader->has_begun = true;
+			reader->has_begun |= done > 0;
 			if (done == -ENODATA)
 				done = -ESTALE; /* left behind for good */
 			/* What a descriptor more or a retry may cure is not for good. */
@@ -342,7 +348,11 @@ static int ask_for(struct scache_reader *reader, uint64_t offset)
 		return 0;
 	}
 	window = max_u64(1, min_u64(window, reader->ring_mask + 1));
-	return offset - min_u64(offset, reader->paced) >= window ? -EDEADLK : 0;
+	if (offset - min_u64(offset, reader->paced) >= window)
+		return -EDEADLK;
+	/* There may be room since we last moved, if less than what the writer sleeps for. */
+	reader->stats[STAT_WAKES] += (uint64_t)wait_announce(&reader->entry->writer_event);
+	return 0;
 }
 
 ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes, uint64_t offset,
@@ -368,7 +378,7 @@ ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 		if (written > offset) {
 			done = copy_out(reader, offset, ret_data,
 					(size_t)min_u64(bytes, written - offset));
-			reader->has_begun = true;
+			reader->has_begun |= done > 0;
 			count_read(reader);
 			return done;
 		}
@@ -387,7 +397,7 @@ int scache_cancel(struct scache_reader *reader)
 {
 	KEEP_ERRNO;
 	SC_ASSERT(reader->magic == MAGIC_READER);
-	if (peer_is_forked(reader->store->peer))
+	if (*reader->not_forked == 0)
 		return -ECHILD;
 	/* ORDER event-bit, seq_cst: cancelled before the word is raised. Pairs with start_over(). */
 	atomic_store(&reader->cancelled, 1);

@@ -35,6 +35,10 @@ int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_
 		ret = reader_ended(reader, state);
 		if (ret != -EAGAIN)
 			break;
+		/* Before a producer that never pauses nobody else would look. */
+		if (atomic_load(&reader->cancelled))
+			return -ECANCELED;
+		pthread_testcancel();
 		/* No news but the end counts: wait past all bytes there are. */
 		ret = reader_wait_for_news(reader, shm_load(&reader->entry->written), deadline_ns);
 		/* Bytes are news to it but none to us: the time is over all the same. */

@@ -34,6 +34,7 @@ struct private_stream;
 struct stream_pair {
 	_Atomic uint32_t users;
 	_Atomic uintptr_t reader_thread; /* that used the reader last; 0 = closed */
+	uint32_t reader_cell;
 	struct private_stream *private_stream; /* what both live in if no cache holds them */
 };
 
@@ -50,6 +51,7 @@ struct scache_reader {
 	int error; /* sticky */
 	bool has_begun; /* its caller has had bytes of the entry */
 	_Atomic uint32_t cancelled;
+	const volatile unsigned char *not_forked; /* as of its peer */
 	_Atomic(shm_u32 *) sleeps_at; /* the word scache_cancel() has to wake */
 	struct reader_origin *origin; /* NULL: not a fetched one */
 	unsigned char *bounce;	      /* between ring and descriptor; NULL until needed */

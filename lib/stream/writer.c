@@ -130,7 +130,8 @@ static unsigned char *open_ring(struct scache_writer *writer, uint64_t *bytes)
 	*bytes = min_u64(*bytes, writer->slice_bytes);
 	*bytes = min_u64(*bytes, writer->ring_bytes - offset);
 	end = writer->written + *bytes;
-	if (end > writer->ring_bytes) {
+	/* Never lower: what was reserved and given back has been stored into all the same. */
+	if (end > writer->ring_bytes + shm_load_relaxed(&writer->entry->floor)) {
 		/* Release: whoever sees this floor sees a `flushed` that is not below it. */
 		shm_store_release(&writer->entry->floor, end - writer->ring_bytes);
 		/* STEP floor-raised: fewer bytes in the ring. Die here: readers use the file. */
@@ -204,6 +205,8 @@ static int await_room(struct scache_writer *writer, struct patience *patience)
 	int ret;
 
 	if (patience->timeout_ns == 0) {
+		if (atomic_load(&writer->cancelled))
+			return -ECANCELED;
 		pace_look_after_readers(writer);
 		ret = heed_attention(writer);
 		return ret < 0 ? ret : -EAGAIN;
