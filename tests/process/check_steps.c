@@ -80,6 +80,61 @@ static void script_produce(void)
 	scache_close(cache);
 }
 
+/* The same in place: of each grant a part, and of each second one nothing. */
+static void pump_in_place(struct scache_writer *writer, struct scache_reader *reader)
+{
+	unsigned char got[5000];
+	size_t done = 0, part, i;
+	ssize_t room;
+	void *data;
+
+	while (done < BLOB_BYTES) {
+		room = scache_reserve(writer, sizeof(got), &data, 0);
+		if (room < 1)
+			abort();
+		memset(data, 0xee, (size_t)room);
+		part = done % 7 == 0 && room > 1 ? (size_t)room / 2 : (size_t)room;
+		for (i = 0; i < part; i++)
+			((unsigned char *)data)[i] = byte_at(done + i);
+		if (scache_commit(writer, part) != (ssize_t)part)
+			abort();
+		done += part;
+		room = scache_reserve(writer, sizeof(got), &data, 0);
+		if (room > 0)
+			memset(data, 0xee, (size_t)room);
+		scache_commit(writer, 0);
+		if (scache_read(reader, got, sizeof(got), 0) != (ssize_t)part)
+			abort();
+	}
+}
+
+static void produce_in_place(uint32_t flags)
+{
+	struct scache_acquire_options options = { .size = sizeof(options), .flags = flags };
+	struct scache *cache = open_cache();
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+
+	if (scache_acquire(cache, key, sizeof(key), &options, &reader, &writer) != 0 ||
+	    writer == NULL)
+		abort();
+	pump_in_place(writer, reader);
+	scache_finish(writer);
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+	scache_close(cache);
+}
+
+static void script_in_place(void)
+{
+	produce_in_place(SCACHE_PACE_SLOWEST);
+}
+
+static void script_pass(void)
+{
+	produce_in_place(SCACHE_PASS_THROUGH | SCACHE_PACE_SLOWEST);
+}
+
 static void script_fail(void)
 {
 	static const char message[2000] = "it went wrong";
@@ -135,8 +190,9 @@ static const struct script {
 	void (*run)(void);
 	int needs_blob;
 } scripts[] = {
-	{ "produce", script_produce, 0 }, { "fail", script_fail, 0 }, { "read", script_read, 1 },
-	{ "remove", script_remove, 1 },	  { "reap", script_reap, 0 },
+	{ "produce", script_produce, 0 },   { "fail", script_fail, 0 }, { "read", script_read, 1 },
+	{ "remove", script_remove, 1 },	    { "reap", script_reap, 0 },
+	{ "in place", script_in_place, 0 }, { "pass", script_pass, 0 },
 };
 
 /* ------------------------------------------------------------------- dying */

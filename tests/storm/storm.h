@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * storm.h - what the parts of the storm share: storm.c kills, worker.c does
- * whatever can be done, streams.c writes and reads, oracle.c knows what is true.
+ * whatever can be done, streams.c writes and reads, direct.c does so in place,
+ * anywhere and by descriptors, oracle.c knows what is true.
  */
 #ifndef STORM_STORM_H
 #define STORM_STORM_H
@@ -10,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "streamcache.h"
 
@@ -83,12 +85,26 @@ void check_bytes(struct reading *r, const unsigned char *data, size_t bytes);
 void check_end(const struct reading *r, int error);
 void check_result(struct reading *r, int error);
 
+/* direct.c */
+/* open_pipes - what a worker's streams go through; not before it is forked. */
+void open_pipes(void);
+/* read_by_fd - scache_read() by way of scache_read_to_fd(). */
+ssize_t read_by_fd(struct reading *r, size_t bytes, int64_t timeout_ns);
+/* look_elsewhere - scache_pread() somewhere in it, if we know what is there. */
+void look_elsewhere(struct reading *r);
+/* put - of blob[@at...] @bytes bytes or less, by any call that there is. As scache_write(). */
+ssize_t put(struct scache_writer *writer, uint64_t at, size_t bytes, int64_t timeout_ns);
+/* fetch - with a callback that produces in a thread of its own. */
+void fetch(struct reading *r, const struct scache_acquire_options *o, uint64_t max_age_ns);
+
 /* streams.c */
+size_t some_bytes(void);
 /* take - one read. 1 = go on, 0 = nothing yet, -1 = the end. */
 int take(struct reading *r, size_t bytes, int64_t timeout_ns);
 void leave(struct reading *r);
 void read_somehow(struct reading *r);
-void produce(struct scache_writer *writer, struct reading *r, bool to_end, uint64_t max_age_ns);
+void produce(struct scache_writer *writer, struct reading *r,
+	     const struct scache_acquire_options *o, uint64_t max_age_ns);
 
 /* worker.c */
 void open_cache(void);

@@ -12,8 +12,12 @@ int take(struct reading *r, size_t bytes, int64_t timeout_ns)
 {
 	ssize_t done, again;
 
-	enter("read", r->key);
-	done = scache_read(r->reader, got, bytes, timeout_ns);
+	if (one_in(6)) {
+		done = read_by_fd(r, bytes, timeout_ns);
+	} else {
+		enter("read", r->key);
+		done = scache_read(r->reader, got, bytes, timeout_ns);
+	}
 	if (done > (ssize_t)bytes)
 		finding("%zd of %zu", done, bytes);
 	if (done > 0) {
@@ -31,7 +35,7 @@ int take(struct reading *r, size_t bytes, int64_t timeout_ns)
 	return -1;
 }
 
-static size_t some_bytes(void)
+size_t some_bytes(void)
 {
 	static const size_t most[] = { 8, 100, 5000, 70000, BLOB_MAX };
 
@@ -76,23 +80,30 @@ void read_somehow(struct reading *r)
 						: SCACHE_FOREVER);
 		if (ret == 0)
 			nap(200000);
+		if (ret >= 0 && one_in(6))
+			look_elsewhere(r);
 	}
 	leave(r);
 }
 
-/* Write all of blob[]. False if the writer gave up, or was given up. */
+/*
+ * Write all of blob[]. False if the writer gave up, or was given up. Whom all
+ * hold up (@slowest) never waits for long: newcomers might hold it up for ever,
+ * and our own reader, unread, everybody.
+ */
 static bool write_somehow(struct scache_writer *writer, struct reading *r, uint64_t bytes,
-			  bool to_end)
+			  bool to_end, bool slowest)
 {
 	static const int64_t timeouts[] = { 0, 1 * MS, 30 * MS, SCACHE_FOREVER };
-	int64_t timeout_ns = timeouts[below(r->reader != NULL ? 4 : 3)];
+	int64_t timeout_ns = timeouts[below(r->reader != NULL && !slowest ? 4 : 3)];
 	int64_t until_ns = now_ns() + 1500 * MS;
 	bool lazy = one_in(4); /* reads its own only if it must */
 	uint64_t at = 0;
 
 	if (r->reader != NULL && one_in(3)) {
 		leave(r);
-		timeout_ns = SCACHE_FOREVER; /* somebody reads, or the pipe is broken */
+		if (!slowest)
+			timeout_ns = SCACHE_FOREVER; /* somebody reads, or the pipe is broken */
 	}
 	while (at < bytes) {
 		size_t piece = some_bytes();
@@ -102,7 +113,7 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 		enter(to_end ? "write to end" : "write", r->key);
 		done = one_in(20) ? scache_writer_check(writer) : 0;
 		if (done == 0)
-			done = scache_write(writer, blob + at, piece, timeout_ns);
+			done = put(writer, at, piece, timeout_ns);
 		if (done == -EPIPE && r->reader == NULL && !to_end)
 			return COUNT(pipes), false;
 		if (done == -EDEADLK && r->reader != NULL)
@@ -116,6 +127,8 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 		if (r->reader != NULL && (done < 0 || !lazy) && take(r, some_bytes(), 0) < 0)
 			finding("our own reader sees an end at %llu of %llu",
 				(unsigned long long)r->position, (unsigned long long)at);
+		if (r->reader != NULL && one_in(20))
+			look_elsewhere(r);
 		if (done < 0 && r->reader == NULL)
 			nap(MS / 2);
 		if (done < 0 && now_ns() > until_ns)
@@ -148,8 +161,11 @@ static void finish(struct scache_writer *writer, struct reading *r, struct produ
 	}
 }
 
-void produce(struct scache_writer *writer, struct reading *r, bool to_end, uint64_t max_age_ns)
+void produce(struct scache_writer *writer, struct reading *r,
+	     const struct scache_acquire_options *o, uint64_t max_age_ns)
 {
+	bool to_end = o->flags & SCACHE_RUN_TO_END;
+	bool slowest = (o->flags | geometry.flags) & (SCACHE_PACE_SLOWEST | SCACHE_PASS_THROUGH);
 	struct header h = { .key = r->key, .ending = one_in(4) ? below(4) : FINISH };
 	struct production *p;
 	char message[600];
@@ -159,7 +175,7 @@ void produce(struct scache_writer *writer, struct reading *r, bool to_end, uint6
 	h.code = 1 + below(200);
 	p = remember(&h, max_age_ns, PRODUCING);
 	fill(&h, 0, blob, h.bytes);
-	if (!write_somehow(writer, r, r->key == 0 ? 0 : h.bytes, to_end)) {
+	if (!write_somehow(writer, r, r->key == 0 ? 0 : h.bytes, to_end, slowest)) {
 		p->stage = GAVE_UP;
 	} else {
 		p->stage = ENDING;

@@ -41,6 +41,10 @@ static struct scache_acquire_options some_options(struct reading *r)
 		o.flags |= SCACHE_REFRESH;
 	if (one_in(5))
 		o.flags |= SCACHE_RUN_TO_END;
+	if (one_in(5))
+		o.flags |= SCACHE_PASS_THROUGH;
+	if (one_in(5))
+		o.flags |= SCACHE_PACE_SLOWEST;
 	r->refresh = o.flags & SCACHE_REFRESH;
 	r->limit_ns = o.max_age_ns == 0		  ? UINT64_MAX
 		      : o.max_age_ns == SCACHE_ZERO ? 0
@@ -59,6 +63,11 @@ static void acquire(unsigned key)
 	uint64_t max_age_ns = o.max_age_ns != 0 ? o.max_age_ns : geometry.max_age_ns;
 	int ret;
 
+	max_age_ns = max_age_ns == SCACHE_ZERO ? 0 : max_age_ns;
+	if (one_in(4)) {
+		fetch(&r, &o, max_age_ns);
+		return;
+	}
 	enter("acquire", key);
 	ret = scache_acquire(cache, name, key_name(key, name), &o, blind ? NULL : &r.reader,
 			     &writer);
@@ -67,8 +76,7 @@ static void acquire(unsigned key)
 	else if (ret != 0 || (!blind && r.reader == NULL))
 		finding("%d", ret);
 	if (writer != NULL)
-		produce(writer, &r, o.flags & SCACHE_RUN_TO_END,
-			max_age_ns == SCACHE_ZERO ? 0 : max_age_ns);
+		produce(writer, &r, &o, max_age_ns);
 	else if (r.reader != NULL)
 		read_somehow(&r);
 }
@@ -168,6 +176,9 @@ static void each(void)
 
 void work(bool sweeper)
 {
+	open_pipes();
+	if (one_in(8))
+		geometry.flags = SCACHE_PASS_THROUGH;
 	open_cache();
 	while (!sweeper) {
 		unsigned what = (unsigned)below(100);

@@ -76,7 +76,7 @@ exec 7<"$work/slow" # not read yet
 quick=$!
 pids="$pids $quick"
 await entry_is paced readers 2
-await eval '"$sc" ls --json paced | grep -q "\"writer-waits\""'
+await has_flag paced writer-waits
 [ "$(entry paced bytes)" -lt 4000000 ] || fail "it ran on"
 cmp - "$work/expected.much" <&7 || fail "the slow one got other bytes"
 exec 7<&-

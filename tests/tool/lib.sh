@@ -24,11 +24,18 @@ export STREAMCACHE_DIR STREAMCACHE_SEGMENT_DIR work
 case_name=start
 pids=
 
-# shellcheck disable=SC2086 # $pids is a list
+# is_ours PID - a child that runs. One that has ended may have been reaped by any
+# command since, and its number be a stranger's.
+is_ours() {
+	grep -q "^PPid:[[:space:]]*$$\$" "/proc/$1/status" 2>/dev/null
+}
+
 tidy() {
 	trap - EXIT HUP INT TERM
 	touch "$work/go"
-	[ -z "$pids" ] || kill -KILL $pids 2>/dev/null
+	for pid in $pids; do
+		is_ours "$pid" && kill -KILL "$pid"
+	done
 	wait
 	tries=0
 	while [ -d "$work/cache" ] &&
@@ -121,6 +128,10 @@ entry() {
 
 entry_is() {
 	[ "$(entry "$1" "$2")" = "$3" ]
+}
+
+has_flag() {
+	"$sc" ls --json "$1" 2>/dev/null | grep -q "\"$2\""
 }
 
 # number NAME - one of stat's; the first of that name says what is now

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
-
 #include <stdlib.h>
 
 #include "../util/fixture.h"
@@ -190,6 +189,7 @@ static void open_again(struct worker *w)
  */
 static void die(struct worker *w, struct scache_reader *reader, struct scache_writer *writer)
 {
+	REQUIRE(fetch_await_jobs(w->cache, PATIENCE_NS) == 0, "callbacks run on");
 	lockfile_close(w->cache->peer.lock_fd);
 	/* Or it would be closed once more at the burial, when it is somebody else's. */
 	w->cache->peer.lock_fd = -1;
@@ -273,6 +273,76 @@ static void act_acquire(struct worker *w)
 	scache_reader_close(reader);
 }
 
+/* ------------------------------------------------------------------ callbacks */
+
+/* What one fetch's callback will write, and its library's thread needs for that. */
+struct order {
+	struct plan plan;
+	bool leaves; /* by pthread_exit() */
+	unsigned char data[PLAN_BYTES_MAX];
+};
+
+static _Atomic unsigned fetches, releases;
+
+static int create_as_planned(void *arg, struct scache_writer *writer)
+{
+	struct order *order = arg;
+	uint64_t done = 0, most, lot = order->plan.marker;
+
+	plan_fill(&order->plan, order->data);
+	while (done < order->plan.bytes) {
+		lot = plan_mix(lot);
+		most = min_u64(order->plan.bytes - done, 1 + lot % 40000);
+		ssize_t put = scache_write(writer, order->data + done, most, PATIENCE_NS);
+
+		if (put == -EPIPE)
+			return 0;
+		REQUIRE(put > 0, "write: %zd", put);
+		done += (uint64_t)put;
+	}
+	if (order->plan.ending == PLAN_CLOSE && order->leaves)
+		pthread_exit(NULL);
+	if (order->plan.ending != PLAN_FINISH && order->leaves)
+		scache_abort(writer, order->plan.code, "as planned", 10);
+	return order->plan.code;
+}
+
+static void release_order(void *arg)
+{
+	atomic_fetch_add(&releases, 1);
+	free(arg);
+}
+
+/* The callback may outlive this; die() waits for it, or it would write on after its death. */
+static void act_fetch(struct worker *w)
+{
+	unsigned key = (unsigned)draw(w, KEYS);
+	struct order *order = malloc(sizeof(*order));
+	const struct scache_producer producer = { .size = sizeof(producer),
+						  .create = create_as_planned,
+						  .release = release_order,
+						  .arg = order };
+	struct scache_acquire_options options;
+	struct scache_reader *reader;
+	char text[32];
+	int ret;
+
+	REQUIRE(order != NULL, "no memory");
+	draw_options(w, &options);
+	/* Byte by byte takes two threads for ever. */
+	if (options.window_bytes == 1)
+		options.window_bytes = 1000;
+	if (draw(w, 6) == 0)
+		options.flags |= SCACHE_PASS_THROUGH;
+	order->plan = plan_make(key, plan_mix(w->random));
+	order->leaves = draw(w, 2) == 0;
+	ret = scache_fetch(w->cache, text, make_key(key, text), &options, &producer, &reader, NULL);
+	REQUIRE(ret == 0, "fetch: %d", ret);
+	atomic_fetch_add(&fetches, 1);
+	read_along(w, reader, key);
+	scache_reader_close(reader);
+}
+
 static void act_lookup(struct worker *w)
 {
 	unsigned key = (unsigned)draw(w, KEYS);
@@ -347,7 +417,7 @@ static const struct {
 	unsigned weight;
 	void (*act)(struct worker *w);
 } acts[] = {
-	{ 60, act_acquire }, { 20, act_lookup }, { 7, act_remove },
+	{ 40, act_acquire }, { 25, act_fetch },	 { 15, act_lookup }, { 7, act_remove },
 	{ 4, act_sweep },    { 5, act_inspect }, { 4, act_reopen },
 };
 
@@ -417,6 +487,7 @@ START_TEST(everything_at_once_is_right_to_the_byte)
 		if (i <= THREADS - SHARING)
 			ck_assert_int_eq(scache_close(workers[i].cache), 0);
 	}
+	ck_assert_uint_eq(atomic_load(&releases), atomic_load(&fetches));
 	look_at_the_remains(deaths);
 	fixture_end(&f);
 }
