@@ -357,7 +357,8 @@ static int make_fetch(struct scache *cache, const void *key, size_t key_bytes,
 	if (producer == NULL || producer->size != sizeof(*producer) || producer->create == NULL ||
 	    key == NULL || key_bytes < 1 || key_bytes > SCACHE_KEY_BYTES_MAX)
 		return -EINVAL;
-	if (options != NULL && options->size > sizeof(*options))
+	if (options != NULL && (options->size < sizeof(options->size) + sizeof(options->flags) ||
+				options->size > sizeof(*options)))
 		return -EINVAL;
 	fetch = calloc(1, sizeof(*fetch));
 	if (fetch == NULL)

@@ -135,12 +135,17 @@ static ssize_t write_quietly(int fd, const void *data, size_t bytes)
 {
 	struct quiet quiet;
 	ssize_t done;
+	int raised;
 
 	quiet_begin(&quiet);
 	done = write(fd, data, bytes);
 	if (done < 0)
 		done = -errno;
-	quiet_end(&quiet, done == -EPIPE ? SIGPIPE : done == -EFBIG ? SIGXFSZ : 0);
+	raised = done == -EFBIG ? SIGXFSZ : 0;
+	/* A pipe whose reader goes in the midst of a write counts what it took, and signals. */
+	if (done == -EPIPE || (done > 0 && (size_t)done < bytes))
+		raised = SIGPIPE;
+	quiet_end(&quiet, raised);
 	return done;
 }
 

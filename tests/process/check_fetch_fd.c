@@ -281,6 +281,12 @@ START_TEST(a_pipe_that_is_left_in_the_midst_is_EPIPE_and_no_signal)
 }
 END_TEST
 
+START_TEST(a_pipe_that_is_left_in_the_midst_of_a_write_is_EPIPE_and_no_signal)
+{
+	is_left_in_the_midst(0);
+}
+END_TEST
+
 /* In a child: the limit is for ever. */
 static void fetch_to_limited_file(void *arg)
 {
@@ -457,6 +463,7 @@ int main(void)
 		a_pipe_without_a_reader_is_found_while_the_callback_is_silent,
 		a_socket_without_a_peer_is_found_while_the_callback_is_silent,
 		a_pipe_that_is_left_in_the_midst_is_EPIPE_and_no_signal,
+		a_pipe_that_is_left_in_the_midst_of_a_write_is_EPIPE_and_no_signal,
 		a_file_that_may_not_grow_is_EFBIG_and_no_signal,
 		a_descriptor_that_is_none_is_an_error_of_the_descriptor,
 		a_failed_callbacks_bytes_are_written_and_its_code_is_told,

@@ -102,6 +102,8 @@ START_TEST(impossible_arguments_are_refused)
 	refuses(cache, "k", 1, &options, &good);
 	options.size = 8;
 	refuses(cache, "k", 1, &options, &good);
+	options.size = 0;
+	refuses(cache, "k", 1, &options, &good);
 	must_be(atomic_load(&board->released), 0);
 	must_be(scratch_stat(cache).entries, 0);
 	/* The longest key there is. */
