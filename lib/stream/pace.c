@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "base/step.h"
 #include "base/thread.h"
 #include "index/repair.h"
 #include "shm/wait.h"
@@ -100,6 +101,8 @@ static uint64_t room_without_file(struct scache_writer *writer)
 	if (ring_room(writer) == 0 || window_room(writer) == 0) {
 		survey_readers(writer, &survey);
 		if (!writer->door_closed && ring_room(writer) == 0 && survey.slowest > 0) {
+			/* STEP ring-full: whoever comes now finds byte 0 yet. Die here: nothing has changed. */
+			STEP("ring-full");
 			/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
 			entry_hide(writer->store->segment, writer->name, ENTRY_FILLING);
 			writer->door_closed = true;
