@@ -33,6 +33,18 @@ received() {
 	[ -n "$(find "$work/clone.$1/objects/pack" -name 'tmp_pack_*' -size +100k)" ]
 }
 
+# hold_four - clones of $url that all have a part of the one pack
+hold_four() {
+	"$sc" rm --all
+	reset
+	touch "$work/hold"
+	clones 4 "$url"
+	await number_is readers 4
+	for i in 1 2 3 4; do
+		await received "$i"
+	done
+}
+
 producer() {
 	"$sc" ls --json | sed -n 's/^ *"producer_pid": *\([0-9][0-9]*\),*$/\1/p'
 }
@@ -77,14 +89,7 @@ has_main "$work/clone.1" "$(main)"
 ! git -C "$work/clone.1" cat-file -e "$gone" 2>/dev/null || fail "it is in the clone"
 
 case_is "changed while clones are under way: each gets what it asked for"
-"$sc" rm --all
-reset
-touch "$work/hold"
-clones 4 "$url"
-await number_is readers 4
-for i in 1 2 3 4; do
-	await received "$i"
-done
+hold_four
 before=$(main)
 git -C "$work/tree" reset -q --hard HEAD~3
 push three
@@ -169,14 +174,7 @@ for way in fail kill; do
 done
 
 case_is "the producer is killed in mid-stream: the same"
-"$sc" rm --all
-reset
-touch "$work/hold"
-clones 4 "$url"
-await number_is readers 4
-for i in 1 2 3 4; do
-	await received "$i"
-done
+hold_four
 kill -KILL "$(producer)"
 want_clones 1 4 128
 ! grep -q -e streamcache -e "$repository" "$work/err.1" || fail "a client was told too much"

@@ -13,20 +13,7 @@ runs_are 1
 [ "$(wc -c <"$(pack_of "$work/plain.git")")" -ge 52428800 ] || fail "less than 50 MB"
 
 case_is "sixteen clones at once share one pack-objects and are sound, byte for byte"
-reset
-touch "$work/hold"
-clones 16 "$url"
-await number_is readers 16
-touch "$work/go"
-want_clones 1 16 0
-runs_are 1
-outcomes_are created 1
-outcomes_are join 15
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
-	is_sound "$work/clone.$i"
-	want_same "$(pack_of "$work/plain.git")" "$(pack_of "$work/clone.$i")"
-	rm -rf "$work/clone.$i"
-done
+share_sixteen "$url"
 
 case_is "a later clone is a hit, with or without progress"
 reset

@@ -182,3 +182,22 @@ outcomes_are() {
 outcomes_reach() {
 	[ "$(grep -c "outcome=$1 " "$work/log")" -ge "$2" ]
 }
+
+# share_sixteen URL - so many clones at once: one pack is made, that of $work/plain.git
+share_sixteen() {
+	reset
+	"$sc" rm --all >/dev/null 2>&1
+	touch "$work/hold"
+	clones 16 "$1"
+	await number_is readers 16
+	touch "$work/go"
+	want_clones 1 16 0
+	runs_are 1
+	outcomes_are created 1
+	outcomes_are join 15
+	for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+		is_sound "$work/clone.$i"
+		want_same "$(pack_of "$work/plain.git")" "$(pack_of "$work/clone.$i")"
+		rm -rf "$work/clone.$i"
+	done
+}

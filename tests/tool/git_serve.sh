@@ -104,25 +104,6 @@ END
 	server=$!
 }
 
-# check_sixteen - clone from $url
-check_sixteen() {
-	reset
-	"$sc" rm --all >/dev/null 2>&1
-	touch "$work/hold"
-	clones 16 "$url"
-	await number_is readers 16
-	touch "$work/go"
-	want_clones 1 16 0
-	runs_are 1
-	outcomes_are created 1
-	outcomes_are join 15
-	for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
-		is_sound "$work/clone.$i"
-		want_same "$(pack_of "$work/plain.git")" "$(pack_of "$work/clone.$i")"
-		rm -rf "$work/clone.$i"
-	done
-}
-
 # check_failure - what a client of $url is told
 check_failure() {
 	reset
@@ -141,7 +122,7 @@ check_failure() {
 
 case_is "git daemon: sixteen clones, one pack-objects, byte for byte"
 serve git_daemon
-check_sixteen
+share_sixteen "$url"
 
 case_is "git daemon: shallow, partial: entries of their own"
 for option in --depth=2 --filter=blob:none; do
@@ -158,7 +139,7 @@ stop_server
 
 case_is "web server: sixteen clones, one pack-objects, byte for byte"
 serve web_server
-check_sixteen
+share_sixteen "$url"
 
 case_is "web server: clients of other names share"
 reset
