@@ -244,7 +244,8 @@ struct scache_producer {
  * callback then feeds this caller alone, through private memory, and without
  * this reader nobody (-EPIPE, whatever the flags). Nor is a
  * producer that is killed before this reader had a byte of it: another is
- * elected, at most three times.
+ * elected, at most three times. (What the dead one had published can be read
+ * until its death is noticed, some 30 ms; who has read of it gets -EOWNERDEAD.)
  * @ret_created: 1 if this caller's callback runs now; may be NULL.
  * Returns 0 with a reader at byte 0; -EINVAL, -ECHILD, -ENOMEM, or -EAGAIN: no
  * thread could be made.
