@@ -17,7 +17,11 @@
  *    to one thread at a time.
  *  - Handles made before fork() answer -ECHILD in the child; closing them
  *    there is safe and concerns the child only. Open the cache anew.
- *  - pthread_cancel() acts where a call begins to wait, and nowhere else.
+ *  - pthread_cancel() acts where a read, a write or scache_wait() begins to
+ *    wait, and nowhere else: not in scache_close().
+ *  - Structs begin with their size, which the caller sets, also of outputs:
+ *    -EINVAL if it is 0. Outputs may be NULL only where that is said.
+ *  - No descriptor of the library is 0, 1 or 2.
  *  - Nothing here prints, exits, sets errno, changes a signal handler, or
  *    lets SIGPIPE or SIGXFSZ reach the caller.
  */
@@ -224,10 +228,11 @@ struct scache_producer {
 	 * Writes the blob by scache_write() and its like, in a thread of the
 	 * library. All signals but those of faults are blocked there; a command
 	 * that it starts inherits that. Returns 0: the blob is complete;
-	 * or a code as for scache_abort(): production failed. It may also call
+	 * or a code as for scache_abort(), -EIO for one that is refused there:
+	 * production failed. It must not fetch its own key. It may also call
 	 * scache_finish() or scache_abort() itself (with a message, say); it
-	 * must not close @writer. Streams that it opens it has to close. pthread_exit() and pthread_cancel() inside
-	 * are failures with -ECANCELED.
+	 * must not close @writer. Streams that it opens it has to close.
+	 * pthread_exit() and pthread_cancel() inside are failures with -ECANCELED.
 	 */
 	int (*create)(void *arg, struct scache_writer *writer);
 	/* May be NULL. Called once, when neither create nor the reader needs
@@ -331,8 +336,9 @@ SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
 /*
  * scache_write_from_fd - append what can be read from @fd, at most @bytes
  * bytes: a pipe, a socket, a file, straight into the ring.
- * Goes on until @bytes were taken, @fd is at its end, or the time is over.
- * SIZE_MAX with SCACHE_FOREVER is: all there is.
+ * Goes on until @bytes were taken, @fd is at its end or fails, or the time is
+ * over. For all there is: SIZE_MAX, again and again until it returns 0; a
+ * count says nothing of the end.
  * Returns the bytes taken; 0 at the end of @fd. If none could be taken:
  * as scache_write(), or the -errno of read(2), which is not for good.
  * Blocks: for @fd, non-blocking or not, and for readers: also before the end
@@ -393,8 +399,8 @@ SCACHE_API int scache_writer_close(struct scache_writer *writer);
 
 /*
  * scache_read - the next bytes, at most @bytes.
- * Returns a count > 0; 0 at the end of a finished entry, and only there;
- * -EAGAIN or -ETIMEDOUT if there was nothing yet; and, for good:
+ * Returns a count > 0; 0 at the end of a finished entry, and only there (and
+ * if @bytes is 0); -EAGAIN or -ETIMEDOUT if there was nothing yet; and, for good:
  *  -EOWNERDEAD  the producer was killed; every byte it published was read
  *  -EREMOTEIO   the producer failed with a code of its own, see scache_wait()
  *  the -errno   the producer gave to scache_abort(); -ECANCELED if it just left
@@ -427,8 +433,8 @@ SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, si
 
 /*
  * scache_read_to_fd - the next bytes, at most @bytes, to @fd.
- * Goes on until @bytes were written, the entry is at its end, or the time is
- * over. SIZE_MAX with SCACHE_FOREVER is: all there is.
+ * Goes on until @bytes were written, the entry is at its end, @fd fails, or the
+ * time is over. For all there is: SIZE_MAX, again and again until it returns 0.
  * Returns the bytes written to @fd, by which the reader's position has moved;
  * 0 at the end of a finished entry. If none could be written: as scache_read(),
  * or the -errno of write(2), which is not for good (-EPIPE, never a SIGPIPE).

@@ -79,8 +79,8 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 	int ret = cache_check(cache);
 	struct scache_stats stats;
 
-	if (ret < 0)
-		return ret;
+	if (ret < 0 || ret_stats->size == 0)
+		return ret < 0 ? ret : -EINVAL;
 	stats = (struct scache_stats){
 		.size = ret_stats->size,
 		.hits = sum(segment, STAT_HITS),
@@ -134,8 +134,9 @@ int scache_sweep(struct scache *cache, const struct scache_sweep_options *option
 	detail_clear();
 	if (ret < 0)
 		return ret;
-	if (options != NULL &&
-	    (options->size != sizeof(*options) || options->flags & ~SCACHE_DRY_RUN))
+	if ((options != NULL &&
+	     (options->size != sizeof(*options) || options->flags & ~SCACHE_DRY_RUN)) ||
+	    (ret_report != NULL && ret_report->size == 0))
 		return detail_set(-EINVAL, "impossible sweep options");
 	ret = sweep_all(&cache->store, options, &report);
 	if (ret == 0 && ret_report != NULL) {

@@ -208,6 +208,8 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 	int ret;
 
 	detail_clear();
+	if (ret_cache == NULL)
+		return detail_set(-EINVAL, "there is no place for the handle");
 	if (dir == NULL || dir[0] == '\0')
 		return detail_set(-EINVAL, "the cache needs a directory");
 	ret = copy_options(options, &own);
@@ -251,6 +253,8 @@ int scache_close_within(struct scache *cache, int64_t timeout_ns)
 		return 0;
 	SC_ASSERT(cache->magic == MAGIC_CACHE);
 	forked = peer_is_forked(&cache->peer);
+	if (!forked && fetch_is_inside(cache))
+		return -EDEADLK;
 	/* A job may wait for the very reader that its caller has forgotten. */
 	if (atomic_load(&cache->open_streams) > 0)
 		return -EBUSY;
@@ -299,8 +303,8 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	struct scache_options now = { .mode = cache->mode };
 	int ret = cache_check(cache);
 
-	if (ret < 0)
-		return ret;
+	if (ret < 0 || ret_options->size == 0)
+		return ret < 0 ? ret : -EINVAL;
 	now.size = ret_options->size;
 	now.flags = cache->flags;
 	now.trace = cache->trace;

@@ -33,10 +33,10 @@ void fetch_leave(struct scache *cache);
 /* fetch_streams - where a stream that this thread opens is counted. */
 _Atomic uint32_t *fetch_streams(struct scache *cache);
 
-/*
- * fetch_await_jobs - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN,
- * -EDEADLK (inside one).
- */
+/* fetch_is_inside - does this thread run one of them? */
+bool fetch_is_inside(const struct scache *cache);
+
+/* fetch_await_jobs - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN. */
 int fetch_await_jobs(struct scache *cache, int64_t timeout_ns);
 
 /* cache_check - 0, or -ECHILD in a fork child. Asserts that the handle is one. */

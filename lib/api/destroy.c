@@ -14,6 +14,7 @@
 
 #include "api/cache.h"
 #include "base/detail.h"
+#include "base/fd.h"
 #include "base/thread.h"
 #include "store/sweep.h"
 
@@ -57,7 +58,7 @@ static void report_strangers(struct destruction *d, int fd, const char *where,
 {
 	struct dirent *at;
 	char shown[NAME_MAX + 16];
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int copy = fd_openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
 
 	if (dir == NULL) {

@@ -13,6 +13,7 @@
 
 #include "api/cache.h"
 #include "base/detail.h"
+#include "base/fd.h"
 
 static int judge(const struct stat *st, const char *what, uint32_t mode)
 {
@@ -55,11 +56,11 @@ static int open_directory(int at, const char *name, const char *what, uint32_t m
 	struct stat st;
 	int fd, ret;
 
-	fd = openat(at, name, flags);
+	fd = fd_openat(at, name, flags, 0);
 	if (fd < 0 && errno == ENOENT && create) {
 		if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 			return detail_set(-errno, "cannot create %s", what);
-		fd = openat(at, name, flags);
+		fd = fd_openat(at, name, flags, 0);
 	}
 	if (fd < 0 && errno == ENOTDIR && at != AT_FDCWD)
 		return detail_set(-ELOOP, "%s is a symbolic link or a file; move it away", what);

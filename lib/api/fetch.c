@@ -50,9 +50,14 @@ struct job {
 
 static _Thread_local struct job *own_job; /* the callback's that this thread runs */
 
+bool fetch_is_inside(const struct scache *cache)
+{
+	return own_job != NULL && own_job->cache == cache;
+}
+
 _Atomic uint32_t *fetch_streams(struct scache *cache)
 {
-	return own_job != NULL && own_job->cache == cache ? &cache->job_streams : &cache->open_streams;
+	return fetch_is_inside(cache) ? &cache->job_streams : &cache->open_streams;
 }
 
 static void fetch_put(struct fetch *fetch)
@@ -257,8 +262,6 @@ int fetch_await_jobs(struct scache *cache, int64_t timeout_ns)
 				  .tv_nsec = deadline_ns % (int64_t)NS_PER_SEC };
 	int error = 0;
 
-	if (own_job != NULL && own_job->cache == cache)
-		return -EDEADLK;
 	pthread_mutex_lock(&cache->jobs_mutex);
 	while (!all_have_ended(cache) && error == 0)
 		error = deadline_ns == DEADLINE_NEVER ?
@@ -437,8 +440,11 @@ int scache_fetch_to_fd(struct scache *cache, const void *key, size_t key_bytes,
 	KEEP_ERRNO;
 	struct scache_fetched fetched = { .code = -EAGAIN };
 	struct scache_reader *reader;
-	int ret = scache_fetch(cache, key, key_bytes, options, producer, &reader, NULL);
+	int ret;
 
+	if (ret_fetched == NULL || ret_fetched->size == 0)
+		return -EINVAL;
+	ret = scache_fetch(cache, key, key_bytes, options, producer, &reader, NULL);
 	if (ret < 0)
 		return ret;
 	pthread_cleanup_push(close_reader, reader);

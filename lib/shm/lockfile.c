@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/detail.h"
+#include "base/fd.h"
 
 #define GATE_BYTE 0
 #define TEST_BYTE 1
@@ -74,7 +75,7 @@ static int open_noted(int ctl_fd, int flags, mode_t mode)
 		}
 	}
 	if (open_count < open_room) {
-		fd = openat(ctl_fd, "lock", flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, mode);
+		fd = fd_openat(ctl_fd, "lock", flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, mode);
 		if (fd >= 0)
 			open_fds[open_count++] = fd;
 		else
@@ -142,7 +143,7 @@ static int test_locks(int ctl_fd, int fd)
 {
 	int other, held, ret;
 
-	other = openat(ctl_fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	other = fd_openat(ctl_fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (other < 0)
 		return -errno;
 	ret = lock_range(fd, F_OFD_SETLK, F_RDLCK, TEST_BYTE, 1, NULL);

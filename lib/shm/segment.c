@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/detail.h"
+#include "base/fd.h"
 
 #define FALLOCATE_SLICE_BYTES (4u << 20)
 
@@ -21,7 +22,7 @@
 
 static void read_boot_id(char ret_id[40])
 {
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	int fd = fd_openat(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC, 0);
 	ssize_t bytes = fd < 0 ? 0 : read(fd, ret_id, 36);
 
 	if (fd >= 0)
@@ -42,7 +43,7 @@ static int open_named(const struct lock_record *record, const char *boot_id, int
 	struct stat st;
 	int fd, ret = -ESTALE;
 
-	fd = open(record->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = fd_openat(AT_FDCWD, record->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return -errno;
 	/* By pread(): a truncated file is a short read here and SIGBUS in a mapping. */
@@ -207,7 +208,8 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 	uint64_t magic = SHM_MAGIC;
 	int fd, ret;
 
-	fd = open(record->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, wishes->mode);
+	fd = fd_openat(AT_FDCWD, record->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+		       wishes->mode);
 	if (fd < 0)
 		return detail_set(-errno, "cannot create the segment %s", record->path);
 	/* A group share is that of the directory's group, wherever the segment stands. */
@@ -266,7 +268,7 @@ static void settle_options(struct lock_record *record, const struct segment_wish
 
 int segment_remove_file(const char *path)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int fd = fd_openat(AT_FDCWD, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 	struct stat st;
 
 	if (fd >= 0) {

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/quiet.h"
 #include "base/step.h"
 
@@ -39,14 +40,14 @@ int blob_create(const struct store *store, struct entry_name name, struct key_ha
 	int fd;
 
 	blob_path(store, name, hash, path);
-	fd = openat(store->blobs_fd, path, flags, store->file_mode);
+	fd = fd_openat(store->blobs_fd, path, flags, store->file_mode);
 	if (fd < 0 && errno == ENOENT) {
 		path[2] = '\0';
 		if (mkdirat(store->blobs_fd, path, store->dir_mode) == 0)
 			/* The umask must not take a group's share away. */
 			(void)!fchmodat(store->blobs_fd, path, store->dir_mode, 0);
 		path[2] = '/';
-		fd = openat(store->blobs_fd, path, flags, store->file_mode);
+		fd = fd_openat(store->blobs_fd, path, flags, store->file_mode);
 	}
 	if (fd < 0)
 		return -errno;
@@ -68,7 +69,7 @@ int blob_open(const struct store *store, struct entry_name name, struct key_hash
 	int fd;
 
 	blob_path(store, name, hash, path);
-	fd = openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -129,15 +130,15 @@ ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset)
 /* Sealed files are read-only, also for their owner: allow writing, then empty it. */
 static void empty_file(const struct store *store, const char *path)
 {
-	int fd = openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+	int fd = fd_openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0);
 
 	if (fd < 0 && errno == EACCES) {
-		fd = openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 		if (fd < 0)
 			return;
 		(void)!fchmod(fd, store->file_mode);
 		close(fd);
-		fd = openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+		fd = fd_openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0);
 	}
 	if (fd >= 0)
 		close(fd);

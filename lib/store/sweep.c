@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/detail.h"
+#include "base/fd.h"
 #include "base/step.h"
 #include "index/index.h"
 #include "index/repair.h"
@@ -323,7 +324,7 @@ static int sweep_directory(int at_fd, const char *name, file_fn *file, void *arg
 	DIR *dir;
 	int fd, ret;
 
-	fd = openat(at_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	fd = fd_openat(at_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (dir == NULL) {
 		ret = -errno;

@@ -427,5 +427,7 @@ int scache_reader_info(struct scache_reader *reader, struct scache_entry_info *r
 
 	if (ret == -ECHILD || ret == -ESTALE)
 		return ret;
+	if (ret_info->size == 0)
+		return -EINVAL;
 	return entry_fill_info(reader->store, reader->name, reader->key, ret_info);
 }

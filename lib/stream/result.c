@@ -27,6 +27,8 @@ int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_
 
 	if (ret == -ECHILD || ret == -ESTALE)
 		return ret;
+	if (ret_result->size == 0)
+		return -EINVAL;
 	for (;;) {
 		uint64_t state = shm_load_acquire(reader->state);
 

@@ -8,6 +8,7 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -101,6 +102,47 @@ static void check_plan(const struct plan *plan)
 	must(!scratch_misses(cache, "k"));
 	scratch_close(cache);
 }
+
+static int standard_fds(void)
+{
+	return (fcntl(0, F_GETFD) >= 0) + (fcntl(1, F_GETFD) >= 0) + (fcntl(2, F_GETFD) >= 0);
+}
+
+/* A daemon that has closed them and prints all the same. */
+static void produce_without_standard_fds(void *arg)
+{
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+	struct scache *cache;
+	uint64_t position = 0;
+
+	(void)arg;
+	close(0);
+	close(1);
+	close(2);
+	cache = scratch_open();
+	must_be(standard_fds(), 0);
+	writer = scratch_create(cache, "k", SCACHE_UNLIMITED, &reader);
+	must_be(standard_fds(), 0);
+	pattern_produce(writer, 1, BLOB_BYTES, 30000);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 30000), 0);
+	must_be(standard_fds(), 0);
+	scache_reader_close(reader);
+	must_be(scache_sweep(cache, NULL, NULL), 0);
+	must_be(standard_fds(), 0);
+	scratch_close(cache);
+}
+
+START_TEST(no_file_of_ours_is_standard_output)
+{
+	struct scache *cache = scratch_open();
+	struct child child;
+
+	child_start(&child, produce_without_standard_fds, NULL);
+	child_join(&child);
+	pattern_read_all(scratch_find(cache, "k"), 1, BLOB_BYTES);
+}
+END_TEST
 
 START_TEST(a_file_that_cannot_be_made_is_done_without)
 {
@@ -334,6 +376,7 @@ static void find_module(char *ret_path, size_t bytes)
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
+		no_file_of_ours_is_standard_output,
 		a_file_that_cannot_be_made_is_done_without,
 		too_many_open_files_are_no_failure,
 		a_disk_that_fails_at_once_is_done_without,
