@@ -32,7 +32,10 @@ static int run(void *command, struct scache_writer *writer)
 	status = pclose(pipe);
 	if (n < 0)
 		return (int)n; /* nobody listens any more, say */
-	return WEXITSTATUS(status); /* > 0: production failed, with this code */
+	if (status < 0)
+		return -ECHILD;
+	/* > 0: production failed, with this code */
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 int main(int argc, char **argv)
@@ -49,10 +52,8 @@ int main(int argc, char **argv)
 	producer.arg = argv[3];
 	rc = scache_open(argv[1], NULL, &cache);
 	if (rc < 0) {
-		const char *detail = scache_detail();
-
-		fprintf(stderr, "follow: %s: %s\n", argv[1],
-			*detail ? detail : scache_strerror(rc));
+		fprintf(stderr, "follow: %s: %s. %s\n", argv[1], scache_strerror(rc),
+			scache_detail());
 		return 1;
 	}
 	rc = scache_fetch_to_fd(cache, argv[2], strlen(argv[2]), NULL, &producer, STDOUT_FILENO,

@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 	}
 	rc = scache_open(argv[1], &options, &cache);
 	if (rc < 0) {
-		fprintf(stderr, "get: %s: %s\n", argv[1], scache_strerror(rc));
+		fprintf(stderr, "get: %s: %s. %s\n", argv[1], scache_strerror(rc), scache_detail());
 		return 1;
 	}
 	rc = scache_lookup(cache, argv[2], strlen(argv[2]), NULL, &reader);

@@ -13,9 +13,7 @@
 
 static void fail(const char *what, int error)
 {
-	const char *detail = scache_detail();
-
-	fprintf(stderr, "put: %s: %s\n", what, *detail ? detail : scache_strerror(error));
+	fprintf(stderr, "put: %s: %s. %s\n", what, scache_strerror(error), scache_detail());
 	exit(1);
 }
 

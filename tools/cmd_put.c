@@ -47,8 +47,8 @@ static int produce(struct scache_writer *writer)
 	else
 		rc = scache_finish(writer);
 	if (rc == SCACHE_NOT_KEPT)
-		tool_error("nothing was stored: the cache's file cannot be written; "
-			   "is its file system full?");
+		tool_error("nothing was stored: the cache's file cannot be written; is its "
+			   "file system full, or its directory not writable?");
 	else if (rc)
 		tool_error("nothing was stored: %s", scache_strerror(rc));
 	scache_writer_close(writer);
@@ -74,7 +74,8 @@ static int store(struct scache *cache, const struct tool_key *key,
 	if (options->flags & SCACHE_REFRESH)
 		tool_error("the key is being produced right now; use rm first to replace that");
 	else
-		tool_error("the key exists; use rm first, or put --refresh to replace it");
+		tool_error("the key exists, or is being produced; use rm first, or put --refresh "
+			   "to replace a finished one");
 	return TOOL_NO;
 }
 

@@ -2,13 +2,14 @@
 /*
  * stream - a reader's bytes to standard output.
  *
- * Without a terminal to report to a read waits as long as it takes; with one
- * it comes back often enough for the progress line.
+ * A read comes back often enough for the progress line, and to see whether
+ * anybody reads what we print.
  */
 #include "tool.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -42,9 +43,23 @@ static int write_out(struct progress *progress, struct scache_reader *reader, co
 	return rc;
 }
 
+/*
+ * Nobody reads it any more: with nothing to write we would not notice, and be
+ * a reader for whom the producer goes on. As write(2) says it.
+ */
+static int output_is_gone(void)
+{
+	struct pollfd fd = { .fd = STDOUT_FILENO };
+
+	if (poll(&fd, 1, 0) <= 0 || !(fd.revents & (POLLERR | POLLHUP)))
+		return 0;
+	raise(SIGPIPE);
+	return -EPIPE;
+}
+
 int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes)
 {
-	int64_t timeout_ns = progress_timeout_ns(progress);
+	int64_t timeout_ns = PROGRESS_TICK_MS * NS_PER_MS;
 	char *buffer = malloc(TOOL_BUFFER_BYTES);
 	uint64_t bytes = 0;
 	ssize_t n = -ENOMEM;
@@ -57,6 +72,8 @@ int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t
 			bytes += (uint64_t)n;
 		} else if (n != -ETIMEDOUT && n != -EAGAIN) {
 			break;
+		} else {
+			rc = output_is_gone();
 		}
 		progress_tick(progress, reader, bytes);
 	}

@@ -65,6 +65,11 @@ run follow "$dir" failing "echo half; exit 3"
 want_status 1
 want_out half
 grep -q 'code 3' "$work/err" || fail "nothing about code 3"
+run follow "$dir" killed 'echo half; kill -9 $$'
+want_status 1
+grep -q 'code 137' "$work/err" || fail "nothing about the signal"
+run get "$dir" killed
+want_status 1
 
 case_is "prefork: one of four workers produces"
 run prefork "$dir" forked

@@ -107,6 +107,24 @@ wait_for "$get"
 want_status 0
 (cat "$work/large" && echo end) | cmp - "$work/out.1" || fail "the live reader got other bytes"
 
+case_is "get ends when nobody reads its output, also while nothing comes"
+mkfifo "$work/silent" "$work/nobody"
+"$sc" put silent <"$work/silent" &
+put=$!
+pids="$pids $put"
+exec 8>"$work/silent"
+echo first >&8
+"$sc" get silent >"$work/nobody" 8>&- &
+get=$!
+pids="$pids $get"
+head -n 1 "$work/nobody" >"$work/out" 8>&-
+want_out first
+wait_for "$get"
+want_status 141 # 128 and SIGPIPE
+exec 8>&-
+wait_for "$put"
+want_status 0
+
 case_is "a blob that is removed is read to its end"
 "$sc" put removed <"$work/fifo" &
 put=$!

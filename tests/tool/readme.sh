@@ -37,7 +37,6 @@ int main(int argc, char **argv)
 {
 	const char *key = "readme";
 	size_t key_bytes = strlen(key);
-	struct scache_fetched fetched = { .size = sizeof(fetched) };
 	struct scache *cache;
 	int rc;
 END
