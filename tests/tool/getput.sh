@@ -114,6 +114,7 @@ put=$!
 pids="$pids $put"
 exec 8>"$work/silent"
 echo first >&8
+await entry_is silent bytes 6
 "$sc" get silent >"$work/nobody" 8>&- &
 get=$!
 pids="$pids $get"
