@@ -136,11 +136,15 @@ static void produce_without_standard_fds(void *arg)
 START_TEST(no_file_of_ours_is_standard_output)
 {
 	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
 	struct child child;
 
 	child_start(&child, produce_without_standard_fds, NULL);
 	child_join(&child);
-	pattern_read_all(scratch_find(cache, "k"), 1, BLOB_BYTES);
+	reader = scratch_find(cache, "k");
+	pattern_read_all(reader, 1, BLOB_BYTES);
+	scache_reader_close(reader);
+	scratch_close(cache);
 }
 END_TEST
 
