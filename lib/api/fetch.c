@@ -108,7 +108,7 @@ static void leave_early(void *arg)
 
 static enum order await_order(struct job *job)
 {
-	struct scache *cache = job->fetch->cache;
+	struct scache *cache = job->cache;
 	enum order order;
 	UNCANCELLED;
 
@@ -156,16 +156,14 @@ static int start_thread(struct job *job)
 	return -ret;
 }
 
-/* Take out and join those that have ended. Returns the number still there. */
-static uint32_t join_ended(struct scache *cache)
+/* Take out and join those that have ended. */
+static void join_ended(struct scache *cache)
 {
 	struct job *ended = NULL, *job, **link;
-	uint32_t left = 0;
 
 	pthread_mutex_lock(&cache->jobs_mutex);
 	for (link = &cache->jobs; (job = *link) != NULL;) {
 		if (!job->ended) {
-			left++;
 			link = &job->next;
 			continue;
 		}
@@ -179,7 +177,6 @@ static uint32_t join_ended(struct scache *cache)
 		pthread_join(job->thread, NULL);
 		free(job);
 	}
-	return left;
 }
 
 static int make_job(struct fetch *fetch, struct job **ret_job)
@@ -211,7 +208,7 @@ static int make_job(struct fetch *fetch, struct job **ret_job)
 /* @writer: NULL if nothing is to be produced after all. */
 static void give_order(struct job *job, struct scache_writer *writer)
 {
-	struct scache *cache = job->fetch->cache;
+	struct scache *cache = job->cache;
 
 	if (writer != NULL) {
 		/* The job's: what scache_close() waits for, and not what it refuses. */
@@ -351,17 +348,14 @@ static void put_origin(struct reader_origin *origin)
 	fetch_put((struct fetch *)origin);
 }
 
+/* Key and options have been checked. */
 static int make_fetch(struct scache *cache, const void *key, size_t key_bytes,
 		      const struct scache_acquire_options *options,
 		      const struct scache_producer *producer, struct fetch **ret_fetch)
 {
 	struct fetch *fetch;
 
-	if (producer == NULL || producer->size != sizeof(*producer) || producer->create == NULL ||
-	    key == NULL || key_bytes < 1 || key_bytes > SCACHE_KEY_BYTES_MAX)
-		return -EINVAL;
-	if (options != NULL && (options->size < sizeof(options->size) + sizeof(options->flags) ||
-				options->size > sizeof(*options)))
+	if (producer == NULL || producer->size != sizeof(*producer) || producer->create == NULL)
 		return -EINVAL;
 	fetch = calloc(1, sizeof(*fetch));
 	if (fetch == NULL)
@@ -387,8 +381,8 @@ int scache_fetch(struct scache *cache, const void *key, size_t key_bytes,
 	KEEP_ERRNO;
 	UNCANCELLED;
 	struct fetch *fetch = NULL;
-	struct request rq;
-	int ret = cache_check(cache);
+	struct request rq = { .want_reader = true };
+	int ret = request_start(&rq, cache, key, key_bytes, options);
 
 	if (ret == 0 && ret_reader == NULL)
 		ret = -EINVAL;
