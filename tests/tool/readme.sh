@@ -17,6 +17,23 @@ run "$sc" $line
 want_status 0
 gzip -dc <"$work/out" | cmp - README || fail "what it prints is not README, compressed"
 
+case_is "the git line"
+if command -v git >/dev/null; then
+	line=$(sed -n 's/^    \(git config .*\)/\1/p' README)
+	[ -n "$line" ] || fail "the README has no such line any more"
+	mkdir bin home
+	printf '#!/bin/sh\nexec "%s" "$@"\n' "$sc" >bin/streamcache
+	chmod +x bin/streamcache
+	(
+		PATH=$work/bin:$PATH HOME=$work/home
+		GIT_CONFIG_SYSTEM=$work/gitconfig GIT_CONFIG_GLOBAL=$work/no-such-file
+		export PATH HOME GIT_CONFIG_SYSTEM GIT_CONFIG_GLOBAL
+		eval "$line" && git init -q one && git -C one -c user.name=a -c user.email=a@b \
+			commit -q --allow-empty -m one && git clone -q "file://$work/one" two
+	) >"$work/out" 2>"$work/err" || fail "it does not work"
+	"$sc" ls | grep -q "$work/one" || fail "the pack is not in the cache"
+fi
+
 case_is "the C example"
 {
 	cat <<'END'
