@@ -19,7 +19,27 @@ void step_set_hook(void (*hook)(const char *label))
 {
 	atomic_store(&current_hook, hook);
 }
-#else
-/* An empty translation unit is not C. */
-typedef int step_is_off;
 #endif
+
+#ifdef SCACHE_ACCESSES
+#include <stdatomic.h>
+#include <stddef.h>
+
+static _Atomic(void (*)(const volatile void *)) access_hook;
+
+void access_reached(const volatile void *word)
+{
+	void (*hook)(const volatile void *) = atomic_load(&access_hook);
+
+	if (hook != NULL)
+		hook(word);
+}
+
+void access_set_hook(void (*hook)(const volatile void *word))
+{
+	atomic_store(&access_hook, hook);
+}
+#endif
+
+/* An empty translation unit is not C. */
+typedef int step_may_be_off;

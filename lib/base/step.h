@@ -21,4 +21,16 @@ void step_set_hook(void (*hook)(const char *label));
 #define STEP(label) ((void)0)
 #endif
 
+/*
+ * ACCESS - the same at the finest grain: before each access to shared memory
+ * (shm/atomic.h), in a build with SCACHE_ACCESSES alone.
+ */
+#ifdef SCACHE_ACCESSES
+void access_reached(const volatile void *word);
+void access_set_hook(void (*hook)(const volatile void *word));
+#define ACCESS(word) access_reached(word)
+#else
+#define ACCESS(word) ((void)0)
+#endif
+
 #endif

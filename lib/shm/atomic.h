@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/compiler.h"
+#include "base/step.h"
 
 #ifndef __has_feature
 #define __has_feature(x) 0
@@ -31,24 +32,33 @@
 typedef _Atomic uint64_t shm_u64;
 typedef _Atomic uint32_t shm_u32;
 
-#define shm_load(word) atomic_load_explicit((word), memory_order_seq_cst)
-#define shm_load_acquire(word) atomic_load_explicit((word), memory_order_acquire)
-#define shm_load_relaxed(word) atomic_load_explicit((word), memory_order_relaxed)
-#define shm_store(word, value) atomic_store_explicit((word), (value), memory_order_seq_cst)
-#define shm_store_release(word, value) atomic_store_explicit((word), (value), memory_order_release)
-#define shm_store_relaxed(word, value) atomic_store_explicit((word), (value), memory_order_relaxed)
-#define shm_or(word, bits) atomic_fetch_or_explicit((word), (bits), memory_order_seq_cst)
-#define shm_exchange(word, value) atomic_exchange_explicit((word), (value), memory_order_seq_cst)
-#define shm_add_relaxed(word, n) atomic_fetch_add_explicit((word), (n), memory_order_relaxed)
+/* A test build stops before each access: ACCESS() is nothing anywhere else. */
+#define shm_load(word) (ACCESS(word), atomic_load_explicit((word), memory_order_seq_cst))
+#define shm_load_acquire(word) (ACCESS(word), atomic_load_explicit((word), memory_order_acquire))
+#define shm_load_relaxed(word) (ACCESS(word), atomic_load_explicit((word), memory_order_relaxed))
+#define shm_store(word, value) \
+	(ACCESS(word), atomic_store_explicit((word), (value), memory_order_seq_cst))
+#define shm_store_release(word, value) \
+	(ACCESS(word), atomic_store_explicit((word), (value), memory_order_release))
+#define shm_store_relaxed(word, value) \
+	(ACCESS(word), atomic_store_explicit((word), (value), memory_order_relaxed))
+#define shm_or(word, bits) \
+	(ACCESS(word), atomic_fetch_or_explicit((word), (bits), memory_order_seq_cst))
+#define shm_exchange(word, value) \
+	(ACCESS(word), atomic_exchange_explicit((word), (value), memory_order_seq_cst))
+#define shm_add_relaxed(word, n) \
+	(ACCESS(word), atomic_fetch_add_explicit((word), (n), memory_order_relaxed))
 
 static inline bool shm_cas(shm_u64 *word, uint64_t expected, uint64_t desired)
 {
+	ACCESS(word);
 	return atomic_compare_exchange_strong_explicit(word, &expected, desired,
 						       memory_order_seq_cst, memory_order_seq_cst);
 }
 
 static inline bool shm_cas32(shm_u32 *word, uint32_t expected, uint32_t desired)
 {
+	ACCESS(word);
 	return atomic_compare_exchange_strong_explicit(word, &expected, desired,
 						       memory_order_seq_cst, memory_order_seq_cst);
 }
@@ -58,8 +68,8 @@ static inline void shm_lower(shm_u64 *word, uint64_t value)
 {
 	uint64_t now = shm_load(word);
 
-	while (value < now && !atomic_compare_exchange_weak(word, &now, value))
-		;
+	while (value < now && !shm_cas(word, now, value))
+		now = shm_load(word);
 }
 
 /*
@@ -70,6 +80,7 @@ static inline void shm_lower(shm_u64 *word, uint64_t value)
  */
 static inline void ring_copy_in(void *ring, const void *data, size_t bytes)
 {
+	ACCESS(ring);
 #if UNDER_TSAN
 	for (size_t i = 0; i < bytes; i++)
 		__atomic_store_n((unsigned char *)ring + i, ((const unsigned char *)data)[i],
@@ -81,6 +92,7 @@ static inline void ring_copy_in(void *ring, const void *data, size_t bytes)
 
 static inline void ring_copy_out(void *data, const void *ring, size_t bytes)
 {
+	ACCESS(ring);
 #if UNDER_TSAN
 	for (size_t i = 0; i < bytes; i++)
 		((unsigned char *)data)[i] =
