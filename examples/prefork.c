@@ -2,8 +2,8 @@
 /*
  * prefork DIR KEY - a server in small: a parent, four workers, one key.
  *
- * Each worker opens the cache after the fork: handles do not cross one. All
- * four ask for the key at the same time, one of them produces, and each
+ * The parent opens the cache; each worker, at its first call, becomes a process
+ * of its own to all others. All four ask for the key at the same time, one of them produces, and each
  * prints how many bytes it read and their sum.
  */
 #include <errno.h>
@@ -35,18 +35,15 @@ static int produce(void *arg, struct scache_writer *writer)
 	return 0;
 }
 
-static int work(const char *dir, const char *key)
+static int work(struct scache *cache, const char *key)
 {
 	struct scache_producer producer = { .size = sizeof(producer), .create = produce };
 	struct scache_reader *reader;
 	static unsigned char buffer[64 << 10];
 	unsigned long bytes = 0, sum = 0;
-	struct scache *cache;
+	int created, rc = scache_fetch(cache, key, strlen(key), NULL, &producer, &reader, &created);
 	ssize_t n, i;
-	int created, rc = scache_open(dir, NULL, &cache);
 
-	if (rc == 0)
-		rc = scache_fetch(cache, key, strlen(key), NULL, &producer, &reader, &created);
 	if (rc < 0) {
 		fprintf(stderr, "prefork: %s\n", scache_strerror(rc));
 		return 1;
@@ -65,14 +62,18 @@ static int work(const char *dir, const char *key)
 
 int main(int argc, char **argv)
 {
+	struct scache *cache;
 	int status, failed = 0;
 
 	if (argc != 3)
 		return fputs("usage: prefork DIR KEY\n", stderr) < 0 ? 1 : 2;
+	if (scache_open(argv[1], NULL, &cache) < 0)
+		return fprintf(stderr, "prefork: %s\n", scache_detail()), 1;
 	for (int i = 0; i < WORKERS; i++)
 		if (fork() == 0)
-			_exit(work(argv[1], argv[2]));
+			_exit(work(cache, argv[2]));
 	while (wait(&status) > 0 || errno == EINTR)
 		failed |= status != 0;
+	scache_close(cache);
 	return failed;
 }

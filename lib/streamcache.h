@@ -15,8 +15,9 @@
  *    SCACHE_FOREVER waits without limit, otherwise -ETIMEDOUT when it is over.
  *  - A struct scache is shared by all threads; a reader or a writer belongs
  *    to one thread at a time.
- *  - Handles made before fork() answer -ECHILD in the child; closing them
- *    there is safe and concerns the child only. Open the cache anew.
+ *  - After fork() a struct scache serves the child as it serves its parent, from
+ *    the child's first call on as a process of its own. Streams stay with the
+ *    parent: in the child they answer -ECHILD, and closing them is safe there.
  *  - pthread_cancel() acts where a read, a write or scache_wait() begins to
  *    wait, and nowhere else: not in scache_close().
  *  - Structs begin with their size, which the caller sets, also of outputs:
@@ -130,8 +131,8 @@ struct scache_options {
  *  -ENXIO      attached processes use a segment that is not reachable from
  *              here (containers with a private /dev/shm: set segment_dir)
  *  -EUSERS     all peer slots are in use
- *  -EUCLEAN    the segment or the lock file is damaged, and processes are
- *              attached; if none are, both are simply made anew
+ *  -EUCLEAN    the lock file is damaged, and processes are attached; if none
+ *              are, it is simply made anew, as is a damaged segment always
  *  -ENOSPC     no room for the segment
  *  -ETIMEDOUT  somebody holds the gate for more than five seconds
  *  -EMFILE, -ENFILE, -ENOMEM
@@ -194,7 +195,7 @@ struct scache_acquire_options {
  * @ret_writer: the writer if this caller was elected, else NULL.
  * Returns 0; SCACHE_BYPASS (both outputs NULL) if the cache cannot help and
  * the caller should produce for itself; -EINVAL for an impossible key or
- * option; -ECHILD.
+ * option.
  * Blocks: no (creates or opens at most one file). Threads: any.
  * If you die inside: what was half made is undone by whoever meets it.
  */
@@ -252,8 +253,8 @@ struct scache_producer {
  * elected, at most three times. (What the dead one had published can be read
  * until its death is noticed, some 30 ms; who has read of it gets -EOWNERDEAD.)
  * @ret_created: 1 if this caller's callback runs now; may be NULL.
- * Returns 0 with a reader at byte 0; -EINVAL, -ECHILD, -ENOMEM, or -EAGAIN: no
- * thread could be made.
+ * Returns 0 with a reader at byte 0; -EINVAL, -ENOMEM, or -EAGAIN: no thread
+ * could be made.
  * Blocks: no. Threads: any, also inside a create callback.
  * If you die inside: as for scache_acquire(); later as for scache_write().
  */

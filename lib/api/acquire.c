@@ -56,22 +56,28 @@ int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 	KEEP_ERRNO;
 	UNCANCELLED;
 	struct request rq = { .create = false };
-	struct store *store = &cache->store;
 	struct entry_name name;
 	uint64_t state, head;
 	unsigned pin;
 	int ret = request_start(&rq, cache, key, key_bytes, NULL);
 
+	if (ret == 0)
+		ret = request_enter(&rq);
 	if (ret < 0)
 		return ret;
-	pin = epoch_enter(store->peer);
-	ret = index_find(store->peer, &rq.key, &name, &state, &head);
-	epoch_leave(store->peer, pin);
-	if (ret <= 0)
-		return ret < 0 ? ret : -ENOENT;
-	if (!entry_hide_any(store->segment, name))
-		return -ENOENT;
-	peer_count(store->peer, STAT_REMOVED, 1);
-	sweep_entry(store, name);
-	return 0;
+	pin = epoch_enter(rq.store->peer);
+	ret = index_find(rq.store->peer, &rq.key, &name, &state, &head);
+	epoch_leave(rq.store->peer, pin);
+	if (ret < 0)
+		segment_retire(rq.store->segment);
+	/* What is in no segment any more has been removed. */
+	if (ret <= 0 || !entry_hide_any(rq.store->segment, name)) {
+		ret = -ENOENT;
+	} else {
+		peer_count(rq.store->peer, STAT_REMOVED, 1);
+		sweep_entry(rq.store, name);
+		ret = 0;
+	}
+	seat_leave(rq.seat);
+	return ret;
 }

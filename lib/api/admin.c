@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "api/cache.h"
+#include "base/check.h"
 #include "base/detail.h"
 #include "base/thread.h"
 #include "index/ring.h"
@@ -12,24 +13,35 @@
 #include "store/sweep.h"
 #include "stream/stream.h"
 
+static int enter(struct scache *cache, struct seat **ret_seat)
+{
+	SC_ASSERT(cache->magic == MAGIC_CACHE);
+	return seat_enter(cache, ret_seat);
+}
+
 int scache_each(struct scache *cache,
 		int (*entry)(void *arg, const struct scache_entry_info *info), void *arg)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
-	struct segment *segment = cache->peer.segment;
 	unsigned char key[256];
-	int ret = cache_check(cache);
+	struct segment *segment;
+	struct seat *seat;
+	int ret = enter(cache, &seat);
 
+	if (ret < 0)
+		return ret;
+	segment = seat->store.segment;
 	for (uint32_t idx = 0; ret == 0 && idx < segment->geometry.entries; idx++) {
 		struct scache_entry_info info = { .size = sizeof(info) };
 		uint64_t word = shm_load(entry_state_word(segment, idx));
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
 
 		if (state_of(word) != ENTRY_FREE &&
-		    entry_fill_info(&cache->store, name, key, &info) == 0)
+		    entry_fill_info(&seat->store, name, key, &info) == 0)
 			ret = entry(arg, &info);
 	}
+	seat_leave(seat);
 	return ret;
 }
 
@@ -74,13 +86,19 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
-	const struct segment *segment = cache->peer.segment;
-	const struct shm_geometry *g = &segment->geometry;
-	int ret = cache_check(cache);
+	const struct segment *segment;
+	const struct shm_geometry *g;
 	struct scache_stats stats;
+	struct seat *seat;
+	int ret;
 
-	if (ret < 0 || ret_stats->size == 0)
-		return ret < 0 ? ret : -EINVAL;
+	if (ret_stats->size == 0)
+		return -EINVAL;
+	ret = enter(cache, &seat);
+	if (ret < 0)
+		return ret;
+	segment = seat->store.segment;
+	g = &segment->geometry;
 	stats = (struct scache_stats){
 		.size = ret_stats->size,
 		.hits = sum(segment, STAT_HITS),
@@ -110,6 +128,7 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 	};
 	count_entries(segment, &stats);
 	count_attached(segment, &stats);
+	seat_leave(seat);
 	memcpy(ret_stats, &stats, min_u64(ret_stats->size, sizeof(stats)));
 	return 0;
 }
@@ -118,9 +137,14 @@ int scache_check(struct scache *cache, void (*finding)(void *arg, const char *te
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
-	int ret = cache_check(cache);
+	struct seat *seat;
+	int ret = enter(cache, &seat);
 
-	return ret < 0 ? ret : verify_segment(&cache->peer, finding, arg);
+	if (ret < 0)
+		return ret;
+	ret = verify_segment(&seat->peer, finding, arg);
+	seat_leave(seat);
+	return ret;
 }
 
 int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,
@@ -129,16 +153,19 @@ int scache_sweep(struct scache *cache, const struct scache_sweep_options *option
 	KEEP_ERRNO;
 	UNCANCELLED;
 	struct scache_sweep_report report = { .size = sizeof(report) };
-	int ret = cache_check(cache);
+	struct seat *seat;
+	int ret;
 
 	detail_clear();
-	if (ret < 0)
-		return ret;
 	if ((options != NULL &&
 	     (options->size != sizeof(*options) || options->flags & ~SCACHE_DRY_RUN)) ||
 	    (ret_report != NULL && ret_report->size == 0))
 		return detail_set(-EINVAL, "impossible sweep options");
-	ret = sweep_all(&cache->store, options, &report);
+	ret = enter(cache, &seat);
+	if (ret < 0)
+		return ret;
+	ret = sweep_all(&seat->store, options, &report);
+	seat_leave(seat);
 	if (ret == 0 && ret_report != NULL) {
 		report.size = ret_report->size;
 		memcpy(ret_report, &report, min_u64(ret_report->size, sizeof(report)));

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cache - open and close: from a directory to a seat in its segment.
+ * cache - open and close, and what was asked for; seat.c does the sitting down.
  */
 #include "api/cache.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/detail.h"
-#include "base/quiet.h"
 #include "base/thread.h"
-#include "index/repair.h"
-#include "store/table.h"
 
 #define DEFAULT_ENTRIES 16384u
 #define DEFAULT_PEERS 2048u
@@ -21,14 +18,6 @@
 #define DEFAULT_RINGS 16u
 #define DEFAULT_RING_BYTES (2ull << 20)
 #define DEFAULT_MAX_AGE_NS (3600ull * 1000000000ull)
-#define REAP_AT_OPEN 8
-#define OPEN_TRIES 10
-
-int cache_check(const struct scache *cache)
-{
-	SC_ASSERT(cache->magic == MAGIC_CACHE);
-	return peer_is_forked(&cache->peer) ? -ECHILD : 0;
-}
 
 /* ---------------------------------------------------------------- options */
 
@@ -77,7 +66,7 @@ static int copy_options(const struct scache_options *from, struct scache_options
 	return check_options(ret_to);
 }
 
-static void wish(const struct scache_options *o, const char *dir, struct segment_wishes *ret_wishes)
+static void wish(const struct scache_options *o, struct segment_wishes *ret_wishes)
 {
 	uint64_t ring_bytes = o->ring_bytes != 0 ? o->ring_bytes : DEFAULT_RING_BYTES;
 
@@ -97,105 +86,45 @@ static void wish(const struct scache_options *o, const char *dir, struct segment
 			      .max_age_ns = DEFAULT_MAX_AGE_NS,
 			      .window_bytes = ring_bytes / 4 * 3 },
 		.mode = o->mode & 070 ? 0660 : 0600,
-		.segment_dir = o->segment_dir,
-		.dir = dir,
 	};
 }
 
 /* ------------------------------------------------------------------- open */
 
-/* Under the gate: the segment, and a seat in it. */
-static int join(struct scache *cache, struct cache_fds *fds, const struct segment_wishes *wishes)
+/* What a new seat will need as much as the first: copies of the caller's strings. */
+static int note_wishes(struct scache *cache, const char *dir, const struct scache_options *options)
 {
-	struct segment *segment;
-	int ret = segment_join(fds->ctl_fd, fds->lock_fd, wishes, &segment);
-	uint32_t seats;
-
-	if (ret < 0)
-		return ret;
-	seats = segment->geometry.peers;
-	ret = peer_attach(&cache->peer, segment, fds->lock_fd);
-	if (ret == -EUSERS) {
-		/* Every seat is taken: perhaps by the dead. Sit down on one of those. */
-		struct peer visitor = { .segment = segment,
-					.slot = UINT32_MAX,
-					.lock_fd = fds->lock_fd,
-					.shared = &segment->peers[0] };
-
-		pthread_mutex_init(&visitor.reap_mutex, NULL);
-		if (repair_reap_all(&visitor) > 0)
-			ret = peer_attach(&cache->peer, segment, fds->lock_fd);
-		pthread_mutex_destroy(&visitor.reap_mutex);
-	}
-	if (ret < 0) {
-		segment_leave(segment);
-		return ret != -EUSERS ? ret
-				      : detail_set(ret,
-						   "all %u peer slots of the cache are in use by live "
-						   "processes; create it with more peers",
-						   seats);
-	}
-	fds->lock_fd = -1; /* the peer's now */
-	return 0;
-}
-
-static int set_up_store(struct scache *cache, struct cache_fds *fds)
-{
-	struct store *store = &cache->store;
-
-	store->peer = &cache->peer;
-	store->segment = cache->peer.segment;
-	store->cursors = &cache->cursors;
-	store->dir_mode = cache->mode & 070 ? 02770 : 0700;
-	store->file_mode = cache->mode & 070 ? 0660 : 0600;
-	store->dir_fd = fds->dir_fd;
-	store->blobs_fd = fds->blobs_fd;
-	uuid_text(store->segment->uuid, store->uuid);
-	cursor_space_init(&cache->cursors);
-	return table_init(store);
-}
-
-static int open_cache(struct scache *cache, const char *dir, const struct scache_options *options)
-{
-	bool create = !(options->flags & SCACHE_OPEN_EXISTING);
-	struct segment_wishes wishes;
-	char *absolute;
-	struct cache_fds fds;
-	int ret;
-
 	cache->mode = options->mode != 0 ? options->mode : 0700;
 	cache->flags = options->flags;
 	cache->trace = options->trace;
 	cache->trace_arg = options->trace_arg;
-	ret = cache_open_directories(dir, cache->mode, create, &fds);
-	if (ret < 0)
-		return ret;
-	absolute = realpath(dir, NULL);
-	wish(options, absolute != NULL ? absolute : dir, &wishes);
-	wishes.group = fds.group;
-	ret = lockfile_enter_gate(fds.lock_fd, GATE_TIMEOUT_NS);
-	if (ret == 0) {
-		int gate_fd = fds.lock_fd;
-
-		ret = join(cache, &fds, &wishes);
-		lockfile_leave_gate(gate_fd);
-	}
-	free(absolute);
-	if (ret == 0) {
-		ret = set_up_store(cache, &fds);
-		if (ret < 0) {
-			struct segment *segment = cache->peer.segment;
-
-			peer_detach(&cache->peer);
-			segment_leave(segment);
-		}
-	}
-	if (ret < 0) {
-		cache_close_fds(&fds);
-		return ret;
-	}
-	close(fds.ctl_fd);
+	cache->may_create = !(options->flags & SCACHE_OPEN_EXISTING);
+	wish(options, &cache->wishes);
+	cache->dir = strdup(dir);
+	if (options->segment_dir != NULL)
+		cache->segment_dir = strdup(options->segment_dir);
+	if (cache->dir == NULL || (options->segment_dir != NULL && cache->segment_dir == NULL))
+		return -ENOMEM;
 	return 0;
+}
+
+/* For another seat, whatever the working directory will be by then. */
+static void make_absolute(char **path)
+{
+	char *absolute = *path == NULL ? NULL : realpath(*path, NULL);
+
+	if (absolute == NULL)
+		return;
+	free(*path);
+	*path = absolute;
+}
+
+static void free_cache(struct scache *cache)
+{
+	cache->magic = MAGIC_DEAD;
+	free(cache->dir);
+	free(cache->segment_dir);
+	free(cache);
 }
 
 int scache_open(const char *dir, const struct scache_options *options, struct scache **ret_cache)
@@ -204,7 +133,7 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 	UNCANCELLED;
 	struct scache_options own;
 	struct scache *cache;
-	struct quiet quiet;
+	struct seat *seat;
 	int ret;
 
 	detail_clear();
@@ -219,24 +148,33 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 	if (cache == NULL)
 		return -ENOMEM;
 	cache->magic = MAGIC_CACHE;
-	quiet_begin(&quiet);
-	/* Again if the cache is being destroyed under our hands. */
-	for (int i = 0; i < OPEN_TRIES; i++) {
-		ret = open_cache(cache, dir, &own);
-		if (ret != -ESTALE && (ret != -ENOENT || own.flags & SCACHE_OPEN_EXISTING))
-			break;
-	}
-	/* Fewer rings than wanted is no error, but was a signal all the same. */
-	quiet_end(&quiet, SIGXFSZ);
+	ret = note_wishes(cache, dir, &own);
+	if (ret == 0)
+		ret = seat_take(cache, &seat);
 	if (ret < 0) {
-		free(cache);
+		free_cache(cache);
 		return ret;
 	}
+	make_absolute(&cache->dir);
+	make_absolute(&cache->segment_dir);
+	atomic_init(&cache->seat, seat);
 	fetch_init(cache);
-	/* Every newcomer looks after a few seats, so the dead do not pile up. */
-	repair_reap_some(&cache->peer, REAP_AT_OPEN);
 	*ret_cache = cache;
 	return 0;
+}
+
+/* -------------------------------------------------------------------- fork */
+
+bool cache_is_inherited(const struct scache *cache)
+{
+	return peer_is_forked(&atomic_load(&cache->seat)->peer);
+}
+
+void cache_forget_parent(struct scache *cache)
+{
+	atomic_store(&cache->open_streams, 0);
+	atomic_store(&cache->job_streams, 0);
+	fetch_forget(cache);
 }
 
 /* ------------------------------------------------------------------ close */
@@ -245,44 +183,27 @@ int scache_close_within(struct scache *cache, int64_t timeout_ns)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
-	struct segment *segment;
-	bool forked;
 	int ret;
 
 	if (cache == NULL)
 		return 0;
 	SC_ASSERT(cache->magic == MAGIC_CACHE);
-	forked = peer_is_forked(&cache->peer);
-	if (!forked && fetch_is_inside(cache))
+	if (cache_is_inherited(cache))
+		cache_forget_parent(cache);
+	if (fetch_is_inside(cache))
 		return -EDEADLK;
 	/* A job may wait for the very reader that its caller has forgotten. */
 	if (atomic_load(&cache->open_streams) > 0)
 		return -EBUSY;
-	if (!forked) {
-		ret = fetch_await_jobs(cache, timeout_ns);
-		if (ret < 0)
-			return ret;
-		/* A callback may have opened one meanwhile, and kept it. */
-		if (atomic_load(&cache->open_streams) + atomic_load(&cache->job_streams) > 0)
-			return -EBUSY;
-		fetch_leave(cache);
-	}
-	segment = cache->peer.segment;
-	cache->magic = MAGIC_DEAD;
-	if (forked) {
-		/* Seat and cursors are the parent's affair. */
-		table_forget(&cache->store);
-		cursor_space_forget(&cache->cursors);
-		peer_forget(&cache->peer);
-	} else {
-		table_destroy(&cache->store);
-		cursor_space_leave(&cache->cursors, &cache->peer);
-		peer_detach(&cache->peer);
-	}
-	segment_leave(segment);
-	close(cache->store.dir_fd);
-	close(cache->store.blobs_fd);
-	free(cache);
+	ret = fetch_await_jobs(cache, timeout_ns);
+	if (ret < 0)
+		return ret;
+	/* A callback may have opened one meanwhile, and kept it. */
+	if (atomic_load(&cache->open_streams) + atomic_load(&cache->job_streams) > 0)
+		return -EBUSY;
+	fetch_leave(cache);
+	seat_bury(cache);
+	free_cache(cache);
 	return 0;
 }
 
@@ -299,12 +220,19 @@ static uint64_t shown(uint64_t value)
 int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 {
 	KEEP_ERRNO;
-	const struct segment *segment = cache->peer.segment;
+	UNCANCELLED;
 	struct scache_options now = { .mode = cache->mode };
-	int ret = cache_check(cache);
+	const struct segment *segment;
+	struct seat *seat;
+	int ret;
 
-	if (ret < 0 || ret_options->size == 0)
-		return ret < 0 ? ret : -EINVAL;
+	SC_ASSERT(cache->magic == MAGIC_CACHE);
+	if (ret_options->size == 0)
+		return -EINVAL;
+	ret = seat_enter(cache, &seat);
+	if (ret < 0)
+		return ret;
+	segment = seat->store.segment;
 	now.size = ret_options->size;
 	now.flags = cache->flags;
 	now.trace = cache->trace;
@@ -316,7 +244,8 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	now.ring_bytes = segment->geometry.ring_bytes;
 	now.window_bytes = shown(segment->window_bytes);
 	now.max_age_ns = shown(segment->max_age_ns);
-	now.segment_dir = segment->dir;
+	now.segment_dir = seat->segment_dir;
 	memcpy(ret_options, &now, min_u64(ret_options->size, sizeof(now)));
+	seat_leave(seat);
 	return 0;
 }

@@ -5,7 +5,7 @@
 #ifndef API_CACHE_H
 #define API_CACHE_H
 
-#include "store/store.h"
+#include "api/seat.h"
 #include "streamcache.h"
 
 struct job; /* a create callback, api/fetch.c */
@@ -20,15 +20,20 @@ struct scache {
 	pthread_mutex_t jobs_mutex;
 	pthread_cond_t jobs_changed;
 	struct job *jobs; /* running, or to be joined */
-	struct peer peer;
-	struct cursor_space cursors;
-	struct store store;
+	_Atomic(struct seat *) seat; /* the current one */
+	/* For another seat: as scache_open() was told. */
+	char *dir, *segment_dir;
+	struct segment_wishes wishes;
 	uint32_t mode;
+	bool may_create;
 };
 
 /* fetch_init, fetch_leave - the jobs of @cache; leave when none is left. */
 void fetch_init(struct scache *cache);
 void fetch_leave(struct scache *cache);
+
+/* fetch_forget - in a child of fork(): the threads of the jobs are not here. */
+void fetch_forget(struct scache *cache);
 
 /* fetch_streams - where a stream that this thread opens is counted. */
 _Atomic uint32_t *fetch_streams(struct scache *cache);
@@ -39,8 +44,11 @@ bool fetch_is_inside(const struct scache *cache);
 /* fetch_await_jobs - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN. */
 int fetch_await_jobs(struct scache *cache, int64_t timeout_ns);
 
-/* cache_check - 0, or -ECHILD in a fork child. Asserts that the handle is one. */
-int cache_check(const struct scache *cache);
+/* cache_forget_parent - in a child of fork(): streams and jobs are the parent's. */
+void cache_forget_parent(struct scache *cache);
+
+/* cache_is_inherited - has this process, a child of fork(), not used @cache yet? */
+bool cache_is_inherited(const struct scache *cache);
 
 /*
  * cache_open_directories - DIR, DIR/ctl, DIR/blobs and the lock file, made if

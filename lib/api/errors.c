@@ -19,7 +19,7 @@ static const struct {
 	{ EBADMSG, "the stored blob was damaged and has been dropped" },
 	{ EBUSY, "still in use" },
 	{ ECANCELED, "the producer left without finishing, or the wait was cancelled" },
-	{ ECHILD, "the handle was opened before fork(); open the cache anew in the child" },
+	{ ECHILD, "the stream was opened before fork() and is the parent's" },
 	{ EDEADLK, "this thread would wait for itself" },
 	{ EINVAL, "invalid argument" },
 	{ ENODATA, "these bytes were not stored and are gone" },

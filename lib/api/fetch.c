@@ -88,7 +88,7 @@ static void end_entry(struct job *job, int code)
 	UNCANCELLED;
 
 	/* A child that the callback forked has come here: all of it is the parent's. */
-	if (peer_is_forked(&job->cache->peer))
+	if (peer_is_forked(job->writer->store->peer))
 		return;
 	if (job->writer->ended)
 		;
@@ -242,6 +242,14 @@ void fetch_leave(struct scache *cache)
 	pthread_mutex_destroy(&cache->jobs_mutex);
 }
 
+void fetch_forget(struct scache *cache)
+{
+	/* Their memory as well: somebody may have been changing the list at the fork. */
+	cache->jobs = NULL;
+	own_job = NULL;
+	fetch_init(cache);
+}
+
 static bool all_have_ended(const struct scache *cache)
 {
 	const struct job *job;
@@ -278,13 +286,16 @@ int fetch_await_jobs(struct scache *cache, int64_t timeout_ns)
 /* The cache cannot help: the same two streams, in memory of our own. */
 static int serve_privately(struct request *rq)
 {
+	uint64_t ring_bytes = rq->cache->wishes.fallback.ring_bytes;
 	struct entry_draft draft;
 	int ret;
 
+	if (rq->seat != NULL)
+		ring_bytes = rq->store->segment->geometry.ring_bytes;
 	request_draft(rq, &draft);
 	/* Without its reader nobody can ever read it: no reason to go on then. */
 	draft.flags = (draft.flags & ~ENTRY_RUN_TO_END) | ENTRY_RING_ONLY;
-	ret = private_open(rq->store, &draft, &rq->reader, &rq->writer);
+	ret = private_open(ring_bytes, &draft, &rq->reader, &rq->writer);
 	if (ret < 0)
 		return ret;
 	rq->reader->open_streams = rq->writer->open_streams = fetch_streams(rq->cache);

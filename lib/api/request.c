@@ -91,6 +91,7 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 	}
 	rq->reader->open_streams = fetch_streams(rq->cache);
 	atomic_fetch_add(rq->reader->open_streams, 1);
+	store_get(store);
 	rq->cell = CURSOR_NONE;
 	return ROUND_DONE;
 }
@@ -108,8 +109,10 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 	if (found > 0 && rq->want_reader)
 		attached = cursor_attach(store->segment, rq->cell, name, &state);
 	epoch_leave(store->peer, pin);
-	if (found < 0)
+	if (found < 0) {
+		segment_retire(store->segment);
 		return ROUND_BYPASS;
+	}
 	if (found == 0)
 		return ROUND_MISS;
 	if (rq->want_reader && !attached)
@@ -134,17 +137,21 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 
 void request_draft(const struct request *rq, struct entry_draft *ret_draft)
 {
-	const struct segment *segment = rq->store->segment;
+	/* Without a seat: what a new cache would have. */
+	const struct segment_options *wished = &rq->cache->wishes.fallback;
+	const struct segment *segment = rq->seat != NULL ? rq->store->segment : NULL;
 	uint64_t max_age_ns = rq->max_age_ns, window_bytes = rq->window_bytes;
 
 	*ret_draft = (struct entry_draft){
 		.key = rq->key.key,
 		.key_bytes = rq->key.key_bytes,
 		.hash = rq->key.hash,
-		.max_age_ns = max_age_ns == 0		? segment->max_age_ns
+		.max_age_ns = max_age_ns == 0 ?
+				      (segment != NULL ? segment->max_age_ns : wished->max_age_ns)
 			      : max_age_ns == SCACHE_ZERO ? 0
 							  : max_age_ns,
-		.window_bytes = window_bytes == 0	      ? segment->window_bytes
+		.window_bytes = window_bytes == 0 ? (segment != NULL ? segment->window_bytes :
+								      wished->window_bytes)
 				: window_bytes == SCACHE_ZERO ? 0
 							      : window_bytes,
 		.flags = (rq->run_to_end ? ENTRY_RUN_TO_END : 0) |
@@ -204,6 +211,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 	}
 	rq->writer->open_streams = fetch_streams(rq->cache);
 	atomic_fetch_add(rq->writer->open_streams, 1);
+	store_get(store);
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	if (fd < 0)
 		writer_go_without_file(rq->writer);
@@ -303,10 +311,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 		  const struct scache_acquire_options *options)
 {
 	struct scache_acquire_options o = { .size = sizeof(o) };
-	int ret = cache_check(cache);
 
-	if (ret < 0)
-		return ret;
+	SC_ASSERT(cache->magic == MAGIC_CACHE);
 	if (key == NULL || key_bytes < 1 || key_bytes > SCACHE_KEY_BYTES_MAX)
 		return -EINVAL;
 	if (options != NULL) {
@@ -317,7 +323,6 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	if (o.flags & ~ACQUIRE_FLAGS || o.reserved != 0)
 		return -EINVAL;
 	rq->cache = cache;
-	rq->store = &cache->store;
 	rq->key = (struct index_key){ .key = key, .key_bytes = (uint32_t)key_bytes };
 	rq->key.hash = hash_key(key, key_bytes);
 	rq->refresh = o.flags & SCACHE_REFRESH;
@@ -331,16 +336,48 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	return 0;
 }
 
-int request_serve(struct request *rq)
+int request_enter(struct request *rq)
+{
+	int ret;
+
+	if (rq->seat != NULL)
+		return 0;
+	ret = seat_enter(rq->cache, &rq->seat);
+	if (ret == 0)
+		rq->store = &rq->seat->store;
+	return ret;
+}
+
+static void leave_seat(struct request *rq)
+{
+	if (rq->seat != NULL)
+		seat_leave(rq->seat);
+	rq->seat = NULL;
+	rq->store = NULL;
+}
+
+static enum round serve_once(struct request *rq)
 {
 	enum round round = ROUND_BYPASS;
-	int ret = rq->want_reader ? take_cell(rq) : 0;
 
-	if (ret == 0)
-		round = run(rq);
+	if (request_enter(rq) < 0 || (rq->want_reader && take_cell(rq) < 0))
+		return ROUND_BYPASS;
+	round = run(rq);
 	if (rq->cell != CURSOR_NONE)
 		cursor_give_back(rq->store->cursors, rq->cell);
 	rq->cell = CURSOR_NONE;
+	return round;
+}
+
+int request_serve(struct request *rq)
+{
+	enum round round = serve_once(rq);
+
+	/* Found to be damaged beyond repair: then in a new segment. */
+	if (round == ROUND_BYPASS && rq->seat != NULL && segment_is_retired(rq->store->segment)) {
+		leave_seat(rq);
+		round = serve_once(rq);
+	}
 	if (rq->writer != NULL)
 		rq->outcome = SCACHE_CREATED;
 	else if (round == ROUND_MISS)
@@ -355,7 +392,6 @@ int request_serve(struct request *rq)
 int request_done(struct request *rq, int ret)
 {
 	struct scache *cache = rq->cache;
-	struct peer *peer = rq->store->peer;
 	struct scache_trace trace = {
 		.size = sizeof(trace),
 		.key = rq->key.key,
@@ -364,10 +400,11 @@ int request_done(struct request *rq, int ret)
 		.error = ret < 0 ? ret : 0,
 	};
 
-	if (rq->outcome == SCACHE_CREATED || rq->outcome == SCACHE_MISSED)
-		peer_count(peer, STAT_MISSES, 1);
-	if (rq->outcome == SCACHE_BYPASSED)
-		peer_count(peer, STAT_BYPASSES, 1);
+	if (rq->seat != NULL && (rq->outcome == SCACHE_CREATED || rq->outcome == SCACHE_MISSED))
+		peer_count(rq->store->peer, STAT_MISSES, 1);
+	if (rq->seat != NULL && rq->outcome == SCACHE_BYPASSED)
+		peer_count(rq->store->peer, STAT_BYPASSES, 1);
+	leave_seat(rq);
 	if (cache->trace != NULL) {
 		trace.took_ns = clock_shared_ns() - rq->started_ns;
 		cache->trace(cache->trace_arg, &trace);

@@ -11,7 +11,8 @@
 
 struct request {
 	struct scache *cache;
-	struct store *store;
+	struct seat *seat; /* held from request_serve() to request_done(); or NULL */
+	struct store *store; /* of the seat */
 	struct index_key key;
 	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through;
 	uint64_t max_age_ns;   /* 0: the cache's */
@@ -26,7 +27,7 @@ struct request {
 
 /*
  * request_start - the arguments, checked. @rq says already what is wanted
- * (create, want_reader); the key stays the caller's. 0, -EINVAL, -ECHILD.
+ * (create, want_reader); the key stays the caller's. 0 or -EINVAL.
  */
 int request_start(struct request *rq, struct scache *cache, const void *key, size_t key_bytes,
 		  const struct scache_acquire_options *options);
@@ -37,7 +38,13 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
  */
 int request_serve(struct request *rq);
 
-/* request_done - count what came of it and tell the trace; returns @ret. */
+/*
+ * request_enter - the seat, if it is not held yet. 0, or -errno if there is
+ * none to be had: no cache can help then.
+ */
+int request_enter(struct request *rq);
+
+/* request_done - count what came of it, tell the trace, leave the seat; returns @ret. */
 int request_done(struct request *rq, int ret);
 
 /* request_draft - what an entry made for it looks like. */

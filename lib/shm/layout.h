@@ -30,6 +30,7 @@
 
 #define SHM_LAYOUT 1u
 #define SHM_MAGIC 0x316d616572747363ull /* "cstream1" backwards on disk */
+#define SHM_MAGIC_RETIRED 0x2d616d6572747363ull /* damaged: attached processes move on */
 #define SHM_PAGE_BYTES 4096
 
 #define SHM_PEERS_MAX 16384 /* an owner is 14 bits of a state word */
@@ -50,7 +51,8 @@ struct shm_geometry {
 };
 
 struct shm_header {
-	/* Written by the creator under the gate, magic last; then read-only. */
+	/* Written by the creator under the gate, magic last; then read-only, but
+	   for magic, which is changed once more when the segment is retired. */
 	shm_u64 magic;
 	uint32_t layout;	/* SHM_LAYOUT */
 	uint32_t struct_bytes;	/* SHM_STRUCT_BYTES: catches a forgotten SHM_LAYOUT */

@@ -10,7 +10,7 @@
 #include "base/step.h"
 #include "shm/wait.h"
 
-static int make_fork_mark(struct peer *peer)
+int peer_mark_fork(struct peer *peer)
 {
 	unsigned char *page = mmap(NULL, SHM_PAGE_BYTES, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -26,7 +26,7 @@ static int make_fork_mark(struct peer *peer)
 	return 0;
 }
 
-static void drop_fork_mark(struct peer *peer)
+void peer_unmark_fork(struct peer *peer)
 {
 	munmap((void *)(uintptr_t)peer->not_forked, SHM_PAGE_BYTES);
 }
@@ -64,7 +64,7 @@ int peer_attach(struct peer *peer, struct segment *segment, int lock_fd)
 	uint32_t count = segment->geometry.peers, start = (uint32_t)getpid() % count, i;
 	int ret;
 
-	ret = make_fork_mark(peer);
+	ret = peer_mark_fork(peer);
 	if (ret < 0)
 		return ret;
 	for (i = 0; i < count; i++) {
@@ -74,7 +74,7 @@ int peer_attach(struct peer *peer, struct segment *segment, int lock_fd)
 			break;
 	}
 	if (ret < 0) {
-		drop_fork_mark(peer);
+		peer_unmark_fork(peer);
 		return ret == -EAGAIN ? -EUSERS : ret;
 	}
 	peer->segment = segment;
@@ -95,7 +95,7 @@ void peer_detach(struct peer *peer)
 	STEP("peer-free");
 	lockfile_close(peer->lock_fd);
 	pthread_mutex_destroy(&peer->reap_mutex);
-	drop_fork_mark(peer);
+	peer_unmark_fork(peer);
 }
 
 void peer_forget(struct peer *peer)
@@ -104,7 +104,7 @@ void peer_forget(struct peer *peer)
 	 * raw clone() ran no handler. */
 	if (peer->fork_count == lockfile_fork_count())
 		lockfile_close(peer->lock_fd);
-	drop_fork_mark(peer);
+	peer_unmark_fork(peer);
 }
 
 bool peer_is_dead(struct peer *peer, uint32_t slot)

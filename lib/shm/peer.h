@@ -53,6 +53,10 @@ void peer_detach(struct peer *peer);
 /* peer_forget - in a fork child: drop what is private, touch nothing shared. */
 void peer_forget(struct peer *peer);
 
+/* peer_mark_fork - what peer_is_forked() looks at. 0 or -errno; peer_unmark_fork() undoes it. */
+int peer_mark_fork(struct peer *peer);
+void peer_unmark_fork(struct peer *peer);
+
 /* peer_is_forked - are we a child of the process that opened this? */
 static inline bool peer_is_forked(const struct peer *peer)
 {

@@ -35,7 +35,7 @@ static void read_boot_id(char ret_id[40])
 /*
  * Open the segment that @record names and judge it by its header.
  * 0; -ENOENT gone; -ESTALE useless (another boot, unfinished, damaged);
- * -EPROTO another layout; other -errno.
+ * -ESHUTDOWN retired; -EPROTO another layout; other -errno.
  */
 static int open_named(const struct lock_record *record, const char *boot_id, int *ret_fd,
 		      struct shm_header *ret_header)
@@ -50,6 +50,8 @@ static int open_named(const struct lock_record *record, const char *boot_id, int
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
 	    pread(fd, ret_header, sizeof(*ret_header), 0) != (ssize_t)sizeof(*ret_header))
 		goto refuse;
+	if (atomic_load(&ret_header->magic) == SHM_MAGIC_RETIRED)
+		ret = -ESHUTDOWN;
 	if (atomic_load(&ret_header->magic) != SHM_MAGIC)
 		goto refuse;
 	if (ret_header->layout != SHM_LAYOUT || ret_header->struct_bytes != SHM_STRUCT_BYTES) {
@@ -83,15 +85,27 @@ static int refuse_to_replace(int reason, const struct lock_record *record)
 		return detail_set(-EPROTO,
 				  "processes using another version of streamcache are attached to "
 				  "this cache; let them end first, or use another directory");
-	case -ESTALE:
-		return detail_set(-EUCLEAN,
-				  "the segment %s is damaged and processes are still attached to it; "
-				  "end them, then open the cache again",
-				  record->path);
 	default:
 		return detail_set(reason, "cannot open the segment %s that other processes use",
 				  record->path);
 	}
+}
+
+/*
+ * The segment is damaged and processes are attached to it. They find out by
+ * the same word as those who retire one, and move on as well.
+ */
+static void retire_named(const struct lock_record *record)
+{
+	int fd = fd_openat(AT_FDCWD, record->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	uint64_t magic = SHM_MAGIC_RETIRED;
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		(void)!pwrite(fd, &magic, sizeof(magic), 0);
+	close(fd);
 }
 
 /* Reserve the pages now: a full tmpfs is -ENOSPC here and SIGBUS later. */
@@ -279,13 +293,19 @@ int segment_remove_file(const char *path)
 	return unlink(path) < 0 ? -errno : 0;
 }
 
-/* Nobody is attached: whatever the record names is garbage, make a new segment. */
-static int create(int ctl_fd, int lock_fd, struct lock_record *record, const char *boot_id,
-		  const struct segment_wishes *wishes, struct shm_header *ret_header, int *ret_fd)
+/*
+ * Whatever the record names is garbage, make a new segment. Emptied if nobody
+ * is attached: under those who are (@in_use) it only loses its name.
+ */
+static int create(int ctl_fd, int lock_fd, struct lock_record *record, bool in_use,
+		  const char *boot_id, const struct segment_wishes *wishes,
+		  struct shm_header *ret_header, int *ret_fd)
 {
 	int ret;
 
-	if (record->path[0] != '\0')
+	if (record->path[0] != '\0' && in_use)
+		unlink(record->path);
+	else if (record->path[0] != '\0')
 		segment_remove_file(record->path);
 	settle_options(record, wishes);
 	record->number++;
@@ -308,7 +328,7 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 	struct shm_header header;
 	struct segment *mapped;
 	char boot_id[40];
-	int fd = -1, held, ret;
+	int fd = -1, held = 0, ret;
 
 	pthread_once(&once, segment_watch_fork);
 	read_boot_id(boot_id);
@@ -317,7 +337,9 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		ret = open_named(&record, boot_id, &fd, &header);
 		if (ret < 0) {
 			held = lockfile_segment_in_use(lock_fd, record.number);
-			if (held != 0)
+			if (held > 0 && ret == -ESTALE)
+				retire_named(&record);
+			else if (held != 0 && ret != -ESHUTDOWN)
 				return held < 0 ? held : refuse_to_replace(ret, &record);
 			/* Ours to mend or not: with neither memory nor permission it may be good. */
 			if (ret == -EMFILE || ret == -ENFILE || ret == -ENOMEM || ret == -EACCES ||
@@ -329,7 +351,7 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		return detail_set(-EUCLEAN, "ctl/lock in the cache directory is damaged, and "
 					    "processes are attached; end them, then try again");
 	if (ret < 0)
-		ret = create(ctl_fd, lock_fd, &record, boot_id, wishes, &header, &fd);
+		ret = create(ctl_fd, lock_fd, &record, held > 0, boot_id, wishes, &header, &fd);
 	if (ret < 0)
 		return ret;
 	mapped = segment_find_mapped(header.uuid);

@@ -64,6 +64,21 @@ struct segment_wishes {
 int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		 struct segment **ret_segment);
 
+/*
+ * segment_retire - damaged beyond repair: no look-up begins in it any more, and
+ * whoever joins makes a new one. What is open in it goes on to its end.
+ */
+static inline void segment_retire(struct segment *segment)
+{
+	shm_store(&segment->header->magic, SHM_MAGIC_RETIRED);
+}
+
+/* segment_is_retired - or its header destroyed, which is no better. */
+static inline bool segment_is_retired(const struct segment *segment)
+{
+	return shm_load_relaxed(&segment->header->magic) != SHM_MAGIC;
+}
+
 /* segment_leave - unmap when the last open of this process leaves. */
 void segment_leave(struct segment *segment);
 

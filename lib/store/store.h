@@ -25,6 +25,26 @@ struct store {
 	pthread_mutex_t table_mutex; /* of `condemned` */
 	struct open_blob *condemned;
 	uint32_t condemned_count;
+	/* Who needs all this: calls and streams; at 0 leave() is called. */
+	_Atomic uint32_t users;
+	void (*leave)(struct store *store);
 };
+
+/* store_get - one user more. False if the last has gone already. */
+static inline bool store_get(struct store *store)
+{
+	uint32_t users = atomic_load_explicit(&store->users, memory_order_relaxed);
+
+	while (users > 0)
+		if (atomic_compare_exchange_weak(&store->users, &users, users + 1))
+			return true;
+	return false;
+}
+
+static inline void store_put(struct store *store)
+{
+	if (atomic_fetch_sub(&store->users, 1) == 1)
+		store->leave(store);
+}
 
 #endif

@@ -56,7 +56,11 @@ static bool collect(struct store *store, struct entry_name name)
 	uint64_t word = shm_load(at);
 
 	if (state_gen(word) == name.gen && state_is_garbage(word)) {
-		if (index_unlink(store->peer, name) < 0 || has_readers(store, name))
+		if (index_unlink(store->peer, name) < 0) {
+			segment_retire(segment);
+			return false;
+		}
+		if (has_readers(store, name))
 			return false;
 		entry_retire(segment, name, word);
 		word = shm_load(at);

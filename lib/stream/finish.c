@@ -171,14 +171,20 @@ int scache_writer_close(struct scache_writer *writer)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
+	_Atomic uint32_t *open_streams = NULL;
+
 	if (writer == NULL)
 		return 0;
 	SC_ASSERT(writer->magic == MAGIC_WRITER);
+	/* In a fork child the entry and the count are the parent's. */
 	if (!peer_is_forked(writer->store->peer)) {
 		if (!writer->ended)
 			scache_abort(writer, -ECANCELED, NULL, 0);
+		open_streams = writer->open_streams;
 	}
-	atomic_fetch_sub(writer->open_streams, 1);
+	store_put(writer->store);
+	if (open_streams != NULL)
+		atomic_fetch_sub(open_streams, 1);
 	if (writer->fd >= 0)
 		close(writer->fd);
 	free(writer->bounce);

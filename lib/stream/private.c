@@ -20,7 +20,12 @@ struct private_stream {
 	struct store store;
 };
 
-static struct private_stream *make(const struct store *cache_store)
+static void do_not_leave(struct store *store)
+{
+	(void)store; /* pair_put() destroys it */
+}
+
+static struct private_stream *make(uint64_t ring_bytes)
 {
 	const struct shm_geometry geometry = {
 		.entries = 1,
@@ -28,21 +33,25 @@ static struct private_stream *make(const struct store *cache_store)
 		.peers = 1,
 		.blocks = 1,
 		.rings = 1,
-		.ring_bytes = cache_store->segment->geometry.ring_bytes,
+		.ring_bytes = ring_bytes,
 	};
 	struct private_stream *stream = calloc(1, sizeof(*stream));
 	struct segment *segment;
 
 	if (stream == NULL)
 		return NULL;
+	if (peer_mark_fork(&stream->peer) < 0) {
+		free(stream);
+		return NULL;
+	}
 	if (segment_map_private(&geometry, &segment) < 0) {
+		peer_unmark_fork(&stream->peer);
 		free(stream);
 		return NULL;
 	}
 	stream->peer.segment = segment;
 	stream->peer.shared = &segment->peers[0];
 	stream->peer.lock_fd = -1;
-	stream->peer.not_forked = cache_store->peer->not_forked;
 	pthread_mutex_init(&stream->peer.reap_mutex, NULL);
 	shm_store(&segment->peers[0].pid, (uint64_t)getpid());
 	shm_store(&segment->peers[0].state, PEER_WORD(0, PEER_ACTIVE));
@@ -51,6 +60,8 @@ static struct private_stream *make(const struct store *cache_store)
 	stream->store.segment = segment;
 	stream->store.cursors = &stream->cursors;
 	stream->store.dir_fd = stream->store.blobs_fd = -1;
+	atomic_init(&stream->store.users, 3); /* us and the two streams */
+	stream->store.leave = do_not_leave;
 	return stream;
 }
 
@@ -60,6 +71,7 @@ static void destroy(struct private_stream *stream)
 	cursor_space_forget(&stream->cursors);
 	pthread_mutex_destroy(&stream->peer.reap_mutex);
 	segment_leave(stream->peer.segment);
+	peer_unmark_fork(&stream->peer);
 	free(stream);
 }
 
@@ -72,10 +84,10 @@ void pair_put(struct stream_pair *pair)
 	free(pair);
 }
 
-int private_open(const struct store *cache_store, const struct entry_draft *draft,
+int private_open(uint64_t ring_bytes, const struct entry_draft *draft,
 		 struct scache_reader **ret_reader, struct scache_writer **ret_writer)
 {
-	struct private_stream *stream = make(cache_store);
+	struct private_stream *stream = make(ring_bytes);
 	struct stream_pair *pair = calloc(1, sizeof(*pair));
 	struct scache_reader *reader = NULL;
 	struct scache_writer *writer = NULL;

@@ -113,8 +113,10 @@ int scache_reader_close(struct scache_reader *reader)
 		if (state_is_garbage(shm_load(reader->state)))
 			sweep_entry(store, reader->name);
 	}
-	/* From here on somebody may close the cache. */
-	atomic_fetch_sub(reader->open_streams, 1);
+	store_put(store);
+	/* From here on somebody may close the cache; in a child the count is not ours. */
+	if (!forked)
+		atomic_fetch_sub(reader->open_streams, 1);
 	if (reader->origin != NULL && !forked)
 		reader->origin->put(reader->origin);
 	pair_put(reader->pair);

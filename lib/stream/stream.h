@@ -205,10 +205,9 @@ int entry_fill_info(struct store *store, struct entry_name name, unsigned char k
 /*
  * private_open - a writer and its one reader, in memory that nobody else sees,
  * from the ring alone: what a fetch uses when the cache cannot help. Looks and
- * behaves like an entry that is not kept. @cache_store: whose fork mark and ring
- * size it shares; must stay open as long as the streams. 0 or -ENOMEM.
+ * behaves like an entry that is not kept. 0 or -ENOMEM.
  */
-int private_open(const struct store *cache_store, const struct entry_draft *draft,
+int private_open(uint64_t ring_bytes, const struct entry_draft *draft,
 		 struct scache_reader **ret_reader, struct scache_writer **ret_writer);
 
 /* pair_put - one of the two is closed. NULL is a no-op. */

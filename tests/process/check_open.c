@@ -261,11 +261,22 @@ START_TEST(a_segment_of_another_layout_is_refused_while_it_is_used)
 }
 END_TEST
 
-START_TEST(a_segment_without_its_magic_is_refused_while_it_is_used)
+START_TEST(a_segment_without_its_magic_is_retired_while_it_is_used)
 {
 	const uint64_t magic = 1;
+	struct scache *cache;
+	struct child child;
 
-	is_refused_while_attached(-EUCLEAN, 0, &magic, sizeof(magic));
+	child_start(&child, stay_attached, NULL);
+	child_hear(&child);
+	change_segment(0, &magic, sizeof(magic));
+	cache = scratch_open();
+	must_be(count_found("streamcache.*"), 1);
+	must_be(scratch_stat(cache).peers, 1);
+	child_tell(&child, 0);
+	child_join(&child);
+	scratch_close(cache);
+	is_good_again();
 }
 END_TEST
 
@@ -521,7 +532,7 @@ int main(void)
 		symbolic_links_in_place_of_our_files_are_refused,
 		a_symbolic_link_to_the_directory_itself_is_the_users_affair,
 		a_segment_of_another_layout_is_refused_while_it_is_used,
-		a_segment_without_its_magic_is_refused_while_it_is_used,
+		a_segment_without_its_magic_is_retired_while_it_is_used,
 		an_unreachable_segment_is_refused_while_it_is_used,
 		a_truncated_segment_is_replaced_when_nobody_uses_it,
 		rubbish_in_the_lock_file_is_replaced,

@@ -285,22 +285,23 @@ static void use_parents_handles(struct fixture *fixture)
 	struct scache_stats stats = { .size = sizeof(stats) };
 	struct scache_reader *reader;
 
-	if (scache_stat(fixture->caches[0], &stats) != -ECHILD ||
-	    scache_lookup(fixture->caches[0], "k", 1, NULL, &reader) != -ECHILD ||
-	    scache_sweep(fixture->caches[0], NULL, NULL) != -ECHILD ||
+	if (scache_stat(fixture->caches[0], &stats) != 0 || stats.peers != 3 ||
+	    scache_lookup(fixture->caches[0], "k", 1, NULL, &reader) != 0 ||
+	    scache_reader_close(reader) != 0 ||
+	    scache_sweep(fixture->caches[0], NULL, NULL) != 0 ||
 	    scache_close(fixture->caches[0]) != 0)
 		_exit(1);
 }
 
-START_TEST(a_fork_childs_handles_are_echild_and_closable)
+START_TEST(a_fork_childs_handles_serve_it_and_are_closable)
 {
 	struct scache *cache = fixture_open(&f), *other = fixture_open(&f);
 
 	fixture_produce(cache, "k", "bytes", 5);
 	fixture_expect_exited(fixture_run_child(use_parents_handles, &f));
 	/* Nothing of it concerned us. */
-	ck_assert_int_eq(lockfile_is_held(other->peer.lock_fd, other->peer.segment->number,
-					  cache->peer.slot),
+	ck_assert_int_eq(lockfile_is_held(other->seat->peer.lock_fd, other->seat->peer.segment->number,
+					  cache->seat->peer.slot),
 			 1);
 	ck_assert_int_eq(scache_check(cache, NULL, NULL), 0);
 }
@@ -343,7 +344,7 @@ START_TEST(newer_structs_of_results_get_what_is_known)
 	memset(&newer, 0x5a, sizeof(newer));
 	newer.stats.size = sizeof(newer);
 	ck_assert_int_eq(scache_stat(cache, &newer.stats), 0);
-	ck_assert_uint_eq(newer.stats.segment_bytes, cache->peer.segment->bytes);
+	ck_assert_uint_eq(newer.stats.segment_bytes, cache->seat->peer.segment->bytes);
 	ck_assert_uint_eq(newer.more, 0x5a5a5a5a5a5a5a5aull);
 }
 END_TEST
@@ -435,7 +436,7 @@ int main(void)
 		a_cache_with_open_streams_is_busy,
 		abort_needs_a_reason,
 		a_message_comes_back_cut_to_fit,
-		a_fork_childs_handles_are_echild_and_closable,
+		a_fork_childs_handles_serve_it_and_are_closable,
 		older_structs_of_results_are_not_overrun,
 		newer_structs_of_results_get_what_is_known,
 		each_error_has_a_text_of_its_own,

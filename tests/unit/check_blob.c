@@ -21,7 +21,7 @@ static void setup(void)
 {
 	fixture_begin(&f);
 	cache = fixture_open(&f);
-	store = &cache->store;
+	store = &cache->seat->store;
 }
 
 static void teardown(void)
@@ -201,7 +201,7 @@ static void limit_file_size(rlim_t bytes)
 static void write_beyond_the_limit(struct fixture *fixture)
 {
 	char data[8192] = { 0 };
-	int fd = blob_create(&fixture->caches[0]->store, name, hash);
+	int fd = blob_create(&fixture->caches[0]->seat->store, name, hash);
 	sigset_t pending;
 
 	limit_file_size(4096);
@@ -228,7 +228,7 @@ END_TEST
 static void keep_a_pending_signal(struct fixture *fixture)
 {
 	char data[8192] = { 0 };
-	int fd = blob_create(&fixture->caches[0]->store, name, hash);
+	int fd = blob_create(&fixture->caches[0]->seat->store, name, hash);
 	sigset_t set;
 
 	limit_file_size(4096);

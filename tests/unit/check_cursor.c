@@ -8,7 +8,7 @@ static uint32_t take(struct scache *by)
 {
 	uint32_t cell;
 
-	ck_assert_int_eq(cursor_take(&by->cursors, &by->peer, &cell), 0);
+	ck_assert_int_eq(cursor_take(&by->seat->cursors, &by->seat->peer, &cell), 0);
 	return cell;
 }
 
@@ -19,7 +19,7 @@ static unsigned blocks_of(const struct scache *whose)
 	for (uint32_t i = 0; i < FIXTURE_BLOCKS; i++) {
 		uint64_t owner = shm_load(&segment->block_owners[i]);
 
-		count += owner != 0 && NAME_INDEX(owner) == whose->peer.slot;
+		count += owner != 0 && NAME_INDEX(owner) == whose->seat->peer.slot;
 	}
 	return count;
 }
@@ -37,17 +37,17 @@ START_TEST(one_to_two_hundred_cells_are_all_different)
 		ck_assert(!seen[cells[i]]);
 		seen[cells[i]] = true;
 		owner = shm_load(&segment->block_owners[cells[i] / SHM_BLOCK_CURSORS]);
-		ck_assert_uint_eq(owner, NAME_WORD(cache->peer.gen, cache->peer.slot));
+		ck_assert_uint_eq(owner, NAME_WORD(cache->seat->peer.gen, cache->seat->peer.slot));
 		ck_assert_uint_eq(blocks_of(cache), i / SHM_BLOCK_CURSORS + 1);
 	}
 	for (unsigned i = 0; i < ARRAY_COUNT(cells); i++)
-		cursor_give_back(&cache->cursors, cells[i]);
+		cursor_give_back(&cache->seat->cursors, cells[i]);
 	/* What came back is handed out again before there is another block. */
 	for (unsigned i = 0; i < ARRAY_COUNT(cells); i++)
 		cells[i] = take(cache);
 	ck_assert_uint_eq(blocks_of(cache), 4);
 	for (unsigned i = 0; i < ARRAY_COUNT(cells); i++)
-		cursor_give_back(&cache->cursors, cells[i]);
+		cursor_give_back(&cache->seat->cursors, cells[i]);
 }
 END_TEST
 
@@ -62,7 +62,7 @@ START_TEST(the_first_readers_share_no_cache_line)
 			ck_assert_uint_ne(cells[i] * sizeof(struct shm_cursor) / CACHE_LINE_BYTES,
 					  cells[j] * sizeof(struct shm_cursor) / CACHE_LINE_BYTES);
 	for (unsigned i = 0; i < ARRAY_COUNT(cells); i++)
-		cursor_give_back(&cache->cursors, cells[i]);
+		cursor_give_back(&cache->seat->cursors, cells[i]);
 }
 END_TEST
 
@@ -75,18 +75,18 @@ START_TEST(cells_are_used_up_and_come_back_when_a_process_leaves)
 
 	for (uint32_t i = 0; i < all; i++)
 		cells[i] = take(other);
-	ck_assert_int_eq(cursor_take(&cache->cursors, &cache->peer, &one_more), -ENOSPC);
-	ck_assert_int_eq(cursor_take(&other->cursors, &other->peer, &one_more), -ENOSPC);
+	ck_assert_int_eq(cursor_take(&cache->seat->cursors, &cache->seat->peer, &one_more), -ENOSPC);
+	ck_assert_int_eq(cursor_take(&other->seat->cursors, &other->seat->peer, &one_more), -ENOSPC);
 	/* A caller produces for itself then. */
 	ck_assert_int_eq(scache_acquire(cache, "k", 1, NULL, &reader, &writer), SCACHE_BYPASS);
 	ck_assert_ptr_null(reader);
 	ck_assert_ptr_null(writer);
 	for (uint32_t i = 0; i < all; i++)
-		cursor_give_back(&other->cursors, cells[i]);
+		cursor_give_back(&other->seat->cursors, cells[i]);
 	/* Blocks stay their process's until it leaves. */
-	ck_assert_int_eq(cursor_take(&cache->cursors, &cache->peer, &one_more), -ENOSPC);
+	ck_assert_int_eq(cursor_take(&cache->seat->cursors, &cache->seat->peer, &one_more), -ENOSPC);
 	fixture_close(&f, other);
-	cursor_give_back(&cache->cursors, take(cache));
+	cursor_give_back(&cache->seat->cursors, take(cache));
 }
 END_TEST
 
@@ -120,7 +120,7 @@ START_TEST(a_survey_of_nobody_is_empty)
 	take(cache);
 	cursor_survey(segment, name, &survey);
 	ck_assert_uint_eq(survey.count, 0);
-	cursor_give_back(&cache->cursors, cache->cursors.blocks[0] * SHM_BLOCK_CURSORS);
+	cursor_give_back(&cache->seat->cursors, cache->seat->cursors.blocks[0] * SHM_BLOCK_CURSORS);
 }
 END_TEST
 
@@ -150,16 +150,16 @@ START_TEST(a_survey_finds_the_fastest_and_the_slowest_of_one_entry)
 	for (unsigned i = 0; i < ARRAY_COUNT(positions); i++) {
 		struct scache *by = i % 2 ? cache : other;
 
-		cursor_detach(&by->peer, cells[i], name);
-		cursor_give_back(&by->cursors, cells[i]);
+		cursor_detach(&by->seat->peer, cells[i], name);
+		cursor_give_back(&by->seat->cursors, cells[i]);
 	}
 	cursor_survey(segment, name, &survey);
 	ck_assert_uint_eq(survey.count, 0);
 	cursor_survey(segment, other_gen, &survey);
 	ck_assert_uint_eq(survey.count, 1);
 	ck_assert_uint_eq(survey.fastest_cell, stranger);
-	cursor_detach(&other->peer, stranger, other_gen);
-	cursor_give_back(&other->cursors, stranger);
+	cursor_detach(&other->seat->peer, stranger, other_gen);
+	cursor_give_back(&other->seat->cursors, stranger);
 }
 END_TEST
 
@@ -171,8 +171,8 @@ START_TEST(publishing_forgets_the_position_of_the_last_reader)
 	shm_store(&cursor_at(segment, cell)->position, 77);
 	cursor_publish(segment, cell, name);
 	ck_assert_uint_eq(shm_load(&cursor_at(segment, cell)->position), 0);
-	cursor_detach(&cache->peer, cell, name);
-	cursor_give_back(&cache->cursors, cell);
+	cursor_detach(&cache->seat->peer, cell, name);
+	cursor_give_back(&cache->seat->cursors, cell);
 }
 END_TEST
 
@@ -191,10 +191,10 @@ START_TEST(through_an_open_door_one_is_attached_and_counted)
 	ck_assert(cursor_is_attached(segment, cell, name));
 	ck_assert_uint_eq(shm_load(&entry_at(segment, name.idx)->had_reader), 1);
 	ck_assert_uint_eq(shm_load(&entry_at(segment, name.idx)->attention), 0);
-	cursor_detach(&other->peer, cell, name);
+	cursor_detach(&other->seat->peer, cell, name);
 	ck_assert(!cursor_is_attached(segment, cell, name));
 	ck_assert_uint_eq(shm_load(&entry_at(segment, name.idx)->attention), 1);
-	cursor_give_back(&other->cursors, cell);
+	cursor_give_back(&other->seat->cursors, cell);
 	fixture_unmake(cache, name);
 }
 END_TEST
@@ -213,7 +213,7 @@ START_TEST(before_a_closed_door_one_withdraws)
 	ck_assert_uint_eq(state, 77);
 	ck_assert_uint_eq(shm_load(&cursor_at(segment, cell)->name), 0);
 	ck_assert_uint_eq(shm_load(&entry_at(segment, name.idx)->had_reader), 0);
-	cursor_give_back(&other->cursors, cell);
+	cursor_give_back(&other->seat->cursors, cell);
 	fixture_unmake(cache, name);
 }
 END_TEST
@@ -224,15 +224,15 @@ START_TEST(reaping_clears_every_cell_and_the_blocks)
 	struct entry_name name = fixture_link(cache, &key);
 	struct cursor_survey survey;
 	uint64_t state;
-	uint32_t slot = other->peer.slot;
+	uint32_t slot = other->seat->peer.slot;
 
 	for (unsigned i = 0; i < 2 * SHM_BLOCK_CURSORS; i++)
 		ck_assert(cursor_attach(segment, take(other), name, &state));
 	/* A cell of a damaged name must not lead the reaper out of the segment. */
-	shm_store(&cursor_at(segment, other->cursors.blocks[0] * SHM_BLOCK_CURSORS)->name,
+	shm_store(&cursor_at(segment, other->seat->cursors.blocks[0] * SHM_BLOCK_CURSORS)->name,
 		  UINT64_MAX);
 	fixture_kill(&f, other);
-	cursor_reap(&cache->peer, slot);
+	cursor_reap(&cache->seat->peer, slot);
 	cursor_survey(segment, name, &survey);
 	ck_assert_uint_eq(survey.count, 0);
 	ck_assert_uint_eq(shm_load(&entry_at(segment, name.idx)->attention), 1);

@@ -9,7 +9,7 @@ static struct entry_name claim(struct scache *by)
 {
 	struct entry_name name;
 
-	ck_assert_int_eq(entry_claim(&by->peer, &name), 0);
+	ck_assert_int_eq(entry_claim(&by->seat->peer, &name), 0);
 	return name;
 }
 
@@ -82,12 +82,12 @@ START_TEST(each_slot_is_claimed_once_and_names_its_peer)
 		seen[names[i].idx] = true;
 		word = fixture_state(by, names[i].idx);
 		ck_assert_uint_eq(state_of(word), ENTRY_CLAIMED);
-		ck_assert_uint_eq(state_owner(word), by->peer.slot);
+		ck_assert_uint_eq(state_owner(word), by->seat->peer.slot);
 		ck_assert_uint_eq(state_gen(word), names[i].gen);
 	}
-	ck_assert_int_eq(entry_claim(&cache->peer, &one_more), -ENOSPC);
+	ck_assert_int_eq(entry_claim(&cache->seat->peer, &one_more), -ENOSPC);
 	for (i = 0; i < FIXTURE_ENTRIES; i++)
-		sweep_give_back(&(i % 2 ? cache : other)->store, names[i], ENTRY_CLAIMED, false);
+		sweep_give_back(&(i % 2 ? cache : other)->seat->store, names[i], ENTRY_CLAIMED, false);
 }
 END_TEST
 
@@ -95,13 +95,13 @@ START_TEST(a_freed_slot_has_another_generation)
 {
 	struct entry_name first = claim(cache), again;
 
-	sweep_give_back(&cache->store, first, ENTRY_CLAIMED, false);
+	sweep_give_back(&cache->seat->store, first, ENTRY_CLAIMED, false);
 	ck_assert_uint_eq(fixture_state(cache, first.idx),
 			  state_make(first.gen + 1, ENTRY_FREE, 0, 0));
 	/* All slots in turn, so this one, too. */
 	for (unsigned i = 0; i < FIXTURE_ENTRIES; i++) {
 		again = claim(cache);
-		sweep_give_back(&cache->store, again, ENTRY_CLAIMED, false);
+		sweep_give_back(&cache->seat->store, again, ENTRY_CLAIMED, false);
 		if (again.idx == first.idx)
 			ck_assert_uint_eq(again.gen, first.gen + 1);
 	}
@@ -111,13 +111,13 @@ END_TEST
 START_TEST(the_generation_wraps_around)
 {
 	struct entry_name name;
-	uint32_t idx = atomic_load(&cache->peer.claim_hint) % FIXTURE_ENTRIES;
+	uint32_t idx = atomic_load(&cache->seat->peer.claim_hint) % FIXTURE_ENTRIES;
 
 	shm_store(entry_state_word(segment, idx), state_make(UINT32_MAX, ENTRY_FREE, 0, 0));
 	name = claim(cache);
 	ck_assert_uint_eq(name.idx, idx);
 	ck_assert_uint_eq(name.gen, UINT32_MAX);
-	sweep_give_back(&cache->store, name, ENTRY_CLAIMED, false);
+	sweep_give_back(&cache->seat->store, name, ENTRY_CLAIMED, false);
 	ck_assert_uint_eq(fixture_state(cache, idx), 0);
 }
 END_TEST
@@ -135,7 +135,7 @@ START_TEST(filling_in_leaves_nothing_of_the_life_before)
 	unsigned char key[256];
 
 	memset((void *)&e->hash_high, 0x5a, sizeof(*e) - offsetof(struct shm_entry, hash_high));
-	entry_fill(&cache->peer, name, &draft);
+	entry_fill(&cache->seat->peer, name, &draft);
 	ck_assert_uint_eq(entry_copy_key(e, key), 3);
 	ck_assert_mem_eq(key, "key", 3);
 	ck_assert(entry_key_is(e, "key", 3));
@@ -152,7 +152,7 @@ START_TEST(filling_in_leaves_nothing_of_the_life_before)
 				  shm_load(&e->attention) | shm_load(&e->had_reader),
 			  0);
 	ck_assert_uint_eq(shm_load(&segment->expires[name.idx]), UINT64_MAX);
-	sweep_give_back(&cache->store, name, ENTRY_CLAIMED, false);
+	sweep_give_back(&cache->seat->store, name, ENTRY_CLAIMED, false);
 }
 END_TEST
 
@@ -177,9 +177,9 @@ START_TEST(only_the_owner_changes_an_entry_and_only_its_own_life)
 	struct index_key key = fixture_key("mine");
 	struct entry_name name = fixture_link(cache, &key), later = { name.idx, name.gen + 1 };
 
-	ck_assert(!entry_change(&other->peer, name, ENTRY_FILLING, ENTRY_SEALED, 0));
-	ck_assert(!entry_change(&cache->peer, later, ENTRY_FILLING, ENTRY_SEALED, 0));
-	ck_assert(!entry_change(&cache->peer, name, ENTRY_CLAIMED, ENTRY_SEALED, 0));
+	ck_assert(!entry_change(&other->seat->peer, name, ENTRY_FILLING, ENTRY_SEALED, 0));
+	ck_assert(!entry_change(&cache->seat->peer, later, ENTRY_FILLING, ENTRY_SEALED, 0));
+	ck_assert(!entry_change(&cache->seat->peer, name, ENTRY_CLAIMED, ENTRY_SEALED, 0));
 	ck_assert_uint_eq(state_of(fixture_state(cache, name.idx)), ENTRY_FILLING);
 	fixture_unmake(cache, name);
 }
@@ -191,9 +191,9 @@ START_TEST(a_change_keeps_the_door_as_it_is)
 	struct entry_name name = fixture_link(cache, &key);
 
 	ck_assert(entry_hide(segment, name, ENTRY_FILLING));
-	ck_assert(entry_change(&cache->peer, name, ENTRY_FILLING, ENTRY_SEALED, 0));
+	ck_assert(entry_change(&cache->seat->peer, name, ENTRY_FILLING, ENTRY_SEALED, 0));
 	ck_assert(state_is_garbage(fixture_state(cache, name.idx)));
-	ck_assert(sweep_entry(&other->store, name));
+	ck_assert(sweep_entry(&other->seat->store, name));
 }
 END_TEST
 
@@ -203,18 +203,18 @@ START_TEST(of_two_who_retire_or_sweep_one_does)
 	struct entry_name name = fixture_link(cache, &key);
 	uint64_t word;
 
-	ck_assert(entry_change(&cache->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN));
-	ck_assert_int_eq(index_unlink(&cache->peer, name), 0);
+	ck_assert(entry_change(&cache->seat->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN));
+	ck_assert_int_eq(index_unlink(&cache->seat->peer, name), 0);
 	word = fixture_state(cache, name.idx);
 	ck_assert(entry_retire(segment, name, word));
 	ck_assert(!entry_retire(segment, name, word));
 	word = fixture_state(cache, name.idx);
 	ck_assert_uint_eq(state_of(word), ENTRY_RETIRED);
 	ck_assert_uint_eq(state_low(word), shm_load(&segment->header->epoch) & 0xffffff);
-	ck_assert(entry_take_for_sweep(&other->peer, name, word));
-	ck_assert(!entry_take_for_sweep(&cache->peer, name, word));
-	ck_assert_uint_eq(state_owner(fixture_state(cache, name.idx)), other->peer.slot);
-	entry_free(&other->peer, name);
+	ck_assert(entry_take_for_sweep(&other->seat->peer, name, word));
+	ck_assert(!entry_take_for_sweep(&cache->seat->peer, name, word));
+	ck_assert_uint_eq(state_owner(fixture_state(cache, name.idx)), other->seat->peer.slot);
+	entry_free(&other->seat->peer, name);
 	ck_assert_uint_eq(fixture_state(cache, name.idx),
 			  state_make(name.gen + 1, ENTRY_FREE, 0, 0));
 }

@@ -16,7 +16,7 @@ static void setup(void)
 {
 	fixture_begin(&f);
 	cache = fixture_open(&f);
-	segment = cache->peer.segment;
+	segment = cache->seat->peer.segment;
 }
 
 static void teardown(void)
@@ -31,13 +31,13 @@ static uint64_t slot_word(uint32_t slot)
 
 static int is_held(uint32_t slot)
 {
-	return lockfile_is_held(cache->peer.lock_fd, segment->number, slot);
+	return lockfile_is_held(cache->seat->peer.lock_fd, segment->number, slot);
 }
 
 START_TEST(a_seat_is_active_and_locked_until_its_peer_leaves)
 {
 	struct scache *other = fixture_open(&f);
-	uint32_t slot = other->peer.slot, gen = other->peer.gen;
+	uint32_t slot = other->seat->peer.slot, gen = other->seat->peer.gen;
 
 	ck_assert_uint_eq(slot_word(slot), PEER_WORD(gen, PEER_ACTIVE));
 	ck_assert_uint_eq(shm_load(&segment->peers[slot].pid), (uint64_t)getpid());
@@ -69,12 +69,12 @@ START_TEST(the_seats_of_the_dead_are_taken_when_there_is_no_other)
 
 	for (unsigned i = 0; i < FIXTURE_PEERS - 1; i++)
 		others[i] = fixture_open(&f);
-	slot = others[2]->peer.slot;
-	gen = others[2]->peer.gen;
+	slot = others[2]->seat->peer.slot;
+	gen = others[2]->seat->peer.gen;
 	fixture_kill(&f, others[2]);
 	others[2] = fixture_open(&f);
-	ck_assert_uint_eq(others[2]->peer.slot, slot);
-	ck_assert_uint_eq(others[2]->peer.gen, gen + 1);
+	ck_assert_uint_eq(others[2]->seat->peer.slot, slot);
+	ck_assert_uint_eq(others[2]->seat->peer.gen, gen + 1);
 }
 END_TEST
 
@@ -82,33 +82,33 @@ START_TEST(a_living_peer_is_never_dead_however_old_its_stamp)
 {
 	struct scache *other = fixture_open(&f);
 
-	ck_assert(!peer_is_dead(&cache->peer, cache->peer.slot));
-	ck_assert(!peer_is_dead(&cache->peer, other->peer.slot));
-	shm_store(&other->peer.shared->seen_alive_ns, 0);
-	ck_assert(!peer_is_dead(&cache->peer, other->peer.slot));
+	ck_assert(!peer_is_dead(&cache->seat->peer, cache->seat->peer.slot));
+	ck_assert(!peer_is_dead(&cache->seat->peer, other->seat->peer.slot));
+	shm_store(&other->seat->peer.shared->seen_alive_ns, 0);
+	ck_assert(!peer_is_dead(&cache->seat->peer, other->seat->peer.slot));
 	/* Whoever asked has left a stamp for the rest of us. */
-	ck_assert_uint_ne(shm_load(&other->peer.shared->seen_alive_ns), 0);
+	ck_assert_uint_ne(shm_load(&other->seat->peer.shared->seen_alive_ns), 0);
 	/* A stamp from the future, as after damage, is not believed. */
-	shm_store(&other->peer.shared->seen_alive_ns, UINT64_MAX);
-	ck_assert(!peer_is_dead(&cache->peer, other->peer.slot));
-	ck_assert_uint_ne(shm_load(&other->peer.shared->seen_alive_ns), UINT64_MAX);
+	shm_store(&other->seat->peer.shared->seen_alive_ns, UINT64_MAX);
+	ck_assert(!peer_is_dead(&cache->seat->peer, other->seat->peer.slot));
+	ck_assert_uint_ne(shm_load(&other->seat->peer.shared->seen_alive_ns), UINT64_MAX);
 }
 END_TEST
 
 START_TEST(a_dead_peer_is_seen_once_its_stamp_is_old)
 {
 	struct scache *other = fixture_open(&f);
-	uint32_t slot = other->peer.slot;
+	uint32_t slot = other->seat->peer.slot;
 
-	shm_store(&other->peer.shared->seen_alive_ns, 0);
+	shm_store(&other->seat->peer.shared->seen_alive_ns, 0);
 	fixture_kill(&f, other);
-	ck_assert(peer_is_dead(&cache->peer, slot));
+	ck_assert(peer_is_dead(&cache->seat->peer, slot));
 	ck_assert_uint_eq(PEER_STATE(slot_word(slot)), PEER_ACTIVE);
-	ck_assert_int_eq(repair_reap(&cache->peer, slot), 1);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, slot), 1);
 	/* Free seats and impossible ones answer for nothing. */
-	ck_assert(peer_is_dead(&cache->peer, slot));
-	ck_assert(peer_is_dead(&cache->peer, FIXTURE_PEERS));
-	ck_assert(peer_is_dead(&cache->peer, UINT32_MAX));
+	ck_assert(peer_is_dead(&cache->seat->peer, slot));
+	ck_assert(peer_is_dead(&cache->seat->peer, FIXTURE_PEERS));
+	ck_assert(peer_is_dead(&cache->seat->peer, UINT32_MAX));
 }
 END_TEST
 
@@ -133,7 +133,7 @@ static void expect_one_dead(void)
 
 	ck_assert_int_eq(scache_stat(cache, &stats), 0);
 	ck_assert_uint_eq(stats.peers, 2);
-	ck_assert_uint_eq(repair_reap_all(&cache->peer), 1);
+	ck_assert_uint_eq(repair_reap_all(&cache->seat->peer), 1);
 	ck_assert_int_eq(scache_stat(cache, &stats), 0);
 	ck_assert_uint_eq(stats.peers, 1);
 }
@@ -158,27 +158,28 @@ static void look_from_a_child(struct fixture *fixture)
 {
 	struct scache *parents = fixture->caches[0], *own;
 	struct scache_stats stats = { .size = sizeof(stats) };
-	int ok = peer_is_forked(&parents->peer) &&
-		 fcntl(parents->peer.lock_fd, F_GETFD) == -1 &&
-		 scache_stat(parents, &stats) == -ECHILD && scache_close(parents) == 0 &&
+	int ok = peer_is_forked(&parents->seat->peer) &&
+		 fcntl(parents->seat->peer.lock_fd, F_GETFD) == -1 &&
+		 scache_stat(parents, &stats) == 0 && stats.peers == 2 &&
+		 !peer_is_forked(&parents->seat->peer) && scache_close(parents) == 0 &&
 		 scache_open(fixture->dir, &fixture->options, &own) == 0 &&
-		 !peer_is_forked(&own->peer) && scache_stat(own, &stats) == 0 &&
+		 !peer_is_forked(&own->seat->peer) && scache_stat(own, &stats) == 0 &&
 		 stats.peers == 2 && scache_close(own) == 0;
 
 	_exit(!ok);
 }
 
-START_TEST(a_fork_child_is_nobody_until_it_opens_anew)
+START_TEST(a_fork_child_is_nobody_until_it_uses_the_cache)
 {
 	struct scache *other = fixture_open(&f);
 	uint64_t word;
 
 	fixture_close(&f, other);
-	word = slot_word(cache->peer.slot);
+	word = slot_word(cache->seat->peer.slot);
 	fixture_expect_exited(fixture_run_child(look_from_a_child, &f));
-	ck_assert_uint_eq(slot_word(cache->peer.slot), word);
+	ck_assert_uint_eq(slot_word(cache->seat->peer.slot), word);
 	other = fixture_open(&f);
-	ck_assert_int_eq(lockfile_is_held(other->peer.lock_fd, segment->number, cache->peer.slot),
+	ck_assert_int_eq(lockfile_is_held(other->seat->peer.lock_fd, segment->number, cache->seat->peer.slot),
 			 1);
 }
 END_TEST
@@ -223,12 +224,12 @@ START_TEST(counters_outlive_those_who_counted)
 	struct scache *other = fixture_open(&f);
 	struct scache_stats stats = { .size = sizeof(stats) };
 
-	peer_count(&other->peer, STAT_BYPASSES, 3);
+	peer_count(&other->seat->peer, STAT_BYPASSES, 3);
 	fixture_close(&f, other);
 	other = fixture_open(&f);
-	peer_count(&other->peer, STAT_BYPASSES, 4);
+	peer_count(&other->seat->peer, STAT_BYPASSES, 4);
 	fixture_kill(&f, other);
-	repair_reap_all(&cache->peer);
+	repair_reap_all(&cache->seat->peer);
 	ck_assert_int_eq(scache_stat(cache, &stats), 0);
 	ck_assert_uint_eq(stats.bypasses, 7);
 }
@@ -244,7 +245,7 @@ int main(void)
 		a_dead_peer_is_seen_once_its_stamp_is_old,
 		a_process_that_exits_without_closing_is_dead,
 		a_process_that_is_killed_is_dead,
-		a_fork_child_is_nobody_until_it_opens_anew,
+		a_fork_child_is_nobody_until_it_uses_the_cache,
 		a_fork_child_does_not_keep_its_dead_parent_alive,
 		counters_outlive_those_who_counted,
 	};

@@ -22,8 +22,8 @@ static void setup(void)
 	fixture_begin(&f);
 	cache = fixture_open(&f);
 	victim = fixture_open(&f);
-	segment = cache->peer.segment;
-	slot = victim->peer.slot;
+	segment = cache->seat->peer.segment;
+	slot = victim->seat->peer.slot;
 }
 
 static void teardown(void)
@@ -38,7 +38,7 @@ static uint64_t slot_word(void)
 
 static uint64_t stat_of(enum shm_stat stat)
 {
-	return shm_load(&cache->peer.shared->stats[stat]);
+	return shm_load(&cache->seat->peer.shared->stats[stat]);
 }
 
 /* The victim dies and is reaped, once. */
@@ -47,8 +47,8 @@ static void kill_and_reap(void)
 	uint64_t deaths = stat_of(STAT_DEATHS);
 
 	fixture_kill(&f, victim);
-	ck_assert_int_eq(repair_reap(&cache->peer, slot), 1);
-	ck_assert_int_eq(repair_reap(&cache->peer, slot), 0);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, slot), 1);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, slot), 0);
 	ck_assert_uint_eq(stat_of(STAT_DEATHS), deaths + 1);
 }
 
@@ -56,16 +56,16 @@ START_TEST(nobody_alive_is_reaped)
 {
 	uint64_t word = slot_word();
 
-	ck_assert_int_eq(repair_reap(&cache->peer, slot), 0);
-	ck_assert_int_eq(repair_if_dead(&cache->peer, slot), 0);
-	ck_assert_int_eq(repair_reap(&cache->peer, cache->peer.slot), 0);
-	ck_assert_int_eq(repair_reap(&cache->peer, FIXTURE_PEERS), 0);
-	ck_assert_int_eq(repair_reap(&cache->peer, UINT32_MAX), 0);
-	ck_assert_uint_eq(repair_reap_all(&cache->peer), 0);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, slot), 0);
+	ck_assert_int_eq(repair_if_dead(&cache->seat->peer, slot), 0);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, cache->seat->peer.slot), 0);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, FIXTURE_PEERS), 0);
+	ck_assert_int_eq(repair_reap(&cache->seat->peer, UINT32_MAX), 0);
+	ck_assert_uint_eq(repair_reap_all(&cache->seat->peer), 0);
 	ck_assert_uint_eq(slot_word(), word);
 	/* And asking did not take anybody's byte. */
-	ck_assert_int_eq(lockfile_is_held(cache->peer.lock_fd, segment->number, slot), 1);
-	ck_assert_int_eq(lockfile_is_held(victim->peer.lock_fd, segment->number, cache->peer.slot),
+	ck_assert_int_eq(lockfile_is_held(cache->seat->peer.lock_fd, segment->number, slot), 1);
+	ck_assert_int_eq(lockfile_is_held(victim->seat->peer.lock_fd, segment->number, cache->seat->peer.slot),
 			 1);
 }
 END_TEST
@@ -76,7 +76,7 @@ START_TEST(a_dead_slot_is_free_in_its_next_generation)
 
 	kill_and_reap();
 	ck_assert_uint_eq(slot_word(), PEER_WORD(gen + 1, PEER_FREE));
-	ck_assert_int_eq(lockfile_is_held(cache->peer.lock_fd, segment->number, slot), 0);
+	ck_assert_int_eq(lockfile_is_held(cache->seat->peer.lock_fd, segment->number, slot), 0);
 }
 END_TEST
 
@@ -84,15 +84,15 @@ START_TEST(pins_of_the_dead_are_cleared_and_epochs_go_on)
 {
 	uint64_t epoch;
 
-	epoch_enter(&victim->peer);
-	epoch_enter(&victim->peer);
-	ck_assert(epoch_advance(&cache->peer));
-	ck_assert(!epoch_advance(&cache->peer));
+	epoch_enter(&victim->seat->peer);
+	epoch_enter(&victim->seat->peer);
+	ck_assert(epoch_advance(&cache->seat->peer));
+	ck_assert(!epoch_advance(&cache->seat->peer));
 	epoch = epoch_now(segment);
 	kill_and_reap();
 	for (unsigned cell = 0; cell < SHM_PINS; cell++)
 		ck_assert_uint_eq(shm_load(&segment->peers[slot].pins[cell].word), 0);
-	ck_assert(epoch_advance(&cache->peer));
+	ck_assert(epoch_advance(&cache->seat->peer));
 	ck_assert_uint_eq(epoch_now(segment), epoch + 1);
 }
 END_TEST
@@ -121,7 +121,7 @@ START_TEST(cursors_of_the_dead_are_cleared_and_their_writer_is_told)
 	for (uint32_t i = 0; i < FIXTURE_BLOCKS; i++) {
 		uint64_t owner = shm_load(&segment->block_owners[i]);
 
-		ck_assert(owner == 0 || NAME_INDEX(owner) == cache->peer.slot);
+		ck_assert(owner == 0 || NAME_INDEX(owner) == cache->seat->peer.slot);
 	}
 	scache_reader_close(own);
 	scache_writer_close(writer);
@@ -173,12 +173,12 @@ START_TEST(a_claimed_entry_of_the_dead_is_retired)
 	struct entry_name name;
 	uint64_t word;
 
-	ck_assert_int_eq(entry_claim(&victim->peer, &name), 0);
+	ck_assert_int_eq(entry_claim(&victim->seat->peer, &name), 0);
 	kill_and_reap();
 	word = fixture_state(cache, name.idx);
 	ck_assert_uint_eq(state_of(word), ENTRY_RETIRED);
 	ck_assert_uint_eq(state_gen(word), name.gen);
-	ck_assert(sweep_entry(&cache->store, name));
+	ck_assert(sweep_entry(&cache->seat->store, name));
 	ck_assert_uint_eq(fixture_state(cache, name.idx),
 			  state_make(name.gen + 1, ENTRY_FREE, 0, 0));
 }
@@ -246,9 +246,9 @@ START_TEST(what_somebody_else_has_failed_meanwhile_has_ended_too)
 
 	ck_assert_int_eq(scache_acquire(victim, "k", 1, NULL, &theirs, &dead), 0);
 	name = dead->name;
-	ck_assert(!repair_producer(&cache->peer, name));
+	ck_assert(!repair_producer(&cache->seat->peer, name));
 	kill_and_reap();
-	ck_assert(repair_producer(&cache->peer, name));
+	ck_assert(repair_producer(&cache->seat->peer, name));
 	fixture_bury_reader(theirs);
 	fixture_bury_writer(dead);
 }
@@ -259,12 +259,12 @@ START_TEST(a_filling_entry_that_is_in_no_chain_yet_is_swept_like_any_other)
 	struct entry_draft draft = { .key = "k", .key_bytes = 1 };
 	struct entry_name name;
 
-	ck_assert_int_eq(entry_claim(&victim->peer, &name), 0);
-	entry_fill(&victim->peer, name, &draft);
-	entry_start(&victim->peer, name);
+	ck_assert_int_eq(entry_claim(&victim->seat->peer, &name), 0);
+	entry_fill(&victim->seat->peer, name, &draft);
+	entry_start(&victim->seat->peer, name);
 	kill_and_reap();
 	ck_assert_uint_eq(state_of(fixture_state(cache, name.idx)), ENTRY_FAILED);
-	ck_assert(sweep_entry(&cache->store, name));
+	ck_assert(sweep_entry(&cache->seat->store, name));
 }
 END_TEST
 
@@ -272,20 +272,20 @@ START_TEST(a_sweeping_entry_of_the_dead_is_swept_again_with_its_file)
 {
 	struct index_key key = fixture_key("k");
 	struct entry_name name = fixture_link(victim, &key);
-	int fd = blob_create(&victim->store, name, key.hash);
+	int fd = blob_create(&victim->seat->store, name, key.hash);
 
 	ck_assert_int_ge(fd, 0);
 	close(fd);
-	ck_assert(entry_change(&victim->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN));
-	ck_assert_int_eq(index_unlink(&victim->peer, name), 0);
+	ck_assert(entry_change(&victim->seat->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN));
+	ck_assert_int_eq(index_unlink(&victim->seat->peer, name), 0);
 	ck_assert(entry_retire(segment, name, fixture_state(victim, name.idx)));
-	ck_assert(entry_take_for_sweep(&victim->peer, name, fixture_state(victim, name.idx)));
+	ck_assert(entry_take_for_sweep(&victim->seat->peer, name, fixture_state(victim, name.idx)));
 	/* While its sweeper lives nobody else touches it. */
-	ck_assert(!sweep_entry(&cache->store, name));
+	ck_assert(!sweep_entry(&cache->seat->store, name));
 	kill_and_reap();
 	ck_assert_uint_eq(state_of(fixture_state(cache, name.idx)), ENTRY_RETIRED);
 	ck_assert_uint_eq(fixture_count_files(f.dir), 2); /* ctl/lock and the blob */
-	ck_assert(sweep_entry(&cache->store, name));
+	ck_assert(sweep_entry(&cache->seat->store, name));
 	ck_assert_uint_eq(fixture_count_files(f.dir), 1);
 }
 END_TEST
@@ -334,12 +334,12 @@ START_TEST(a_reaping_that_was_interrupted_is_done_again)
 	struct entry_name name;
 	uint32_t gen = PEER_GEN(slot_word());
 
-	ck_assert_int_eq(entry_claim(&victim->peer, &name), 0);
+	ck_assert_int_eq(entry_claim(&victim->seat->peer, &name), 0);
 	fixture_kill(&f, victim);
 	/* As a reaper leaves it that dies at the step reap-begun. */
 	shm_store(&segment->peers[slot].state, PEER_WORD(gen, PEER_REAPING));
-	ck_assert(peer_is_dead(&cache->peer, slot));
-	ck_assert_uint_eq(repair_reap_all(&cache->peer), 1);
+	ck_assert(peer_is_dead(&cache->seat->peer, slot));
+	ck_assert_uint_eq(repair_reap_all(&cache->seat->peer), 1);
 	ck_assert_uint_eq(slot_word(), PEER_WORD(gen + 1, PEER_FREE));
 	ck_assert_uint_eq(state_of(fixture_state(cache, name.idx)), ENTRY_RETIRED);
 }
@@ -356,7 +356,7 @@ START_TEST(reap_some_comes_round_to_everybody)
 		fixture_kill(&f, dead[i]);
 	/* Two of us live: each look at one slot meets the next in turn. */
 	for (unsigned i = 0; i < FIXTURE_PEERS; i++)
-		reaped += repair_reap_some(&cache->peer, 1);
+		reaped += repair_reap_some(&cache->seat->peer, 1);
 	ck_assert_uint_eq(reaped, ARRAY_COUNT(dead));
 }
 END_TEST
@@ -366,22 +366,22 @@ START_TEST(only_dead_readers_of_the_entry_are_reaped)
 	struct scache *bystander = fixture_open(&f), *reader = fixture_open(&f);
 	struct scache_reader *theirs;
 	struct scache_writer *writer, *none;
-	uint32_t bystanders_slot = bystander->peer.slot, readers_slot = reader->peer.slot;
+	uint32_t bystanders_slot = bystander->seat->peer.slot, readers_slot = reader->seat->peer.slot;
 	uint32_t hand = FIXTURE_BLOCKS - 1;
 
 	ck_assert_int_eq(scache_acquire(cache, "k", 1, NULL, NULL, &writer), 0);
 	ck_assert_int_eq(scache_acquire(reader, "k", 1, NULL, &theirs, &none), 0);
 	/* The stamps say when somebody was seen alive last: long ago. */
-	shm_store(&reader->peer.shared->seen_alive_ns, 0);
-	shm_store(&bystander->peer.shared->seen_alive_ns, 0);
+	shm_store(&reader->seat->peer.shared->seen_alive_ns, 0);
+	shm_store(&bystander->seat->peer.shared->seen_alive_ns, 0);
 	fixture_kill(&f, bystander);
 	fixture_kill(&f, reader);
 	fixture_bury_reader(theirs);
-	repair_readers(&cache->peer, writer->name, &hand);
+	repair_readers(&cache->seat->peer, writer->name, &hand);
 	ck_assert_uint_lt(hand, FIXTURE_BLOCKS);
 	ck_assert_uint_eq(PEER_STATE(shm_load(&segment->peers[readers_slot].state)), PEER_FREE);
 	ck_assert_uint_eq(PEER_STATE(shm_load(&segment->peers[bystanders_slot].state)), PEER_ACTIVE);
-	ck_assert_uint_eq(repair_reap_all(&cache->peer), 1);
+	ck_assert_uint_eq(repair_reap_all(&cache->seat->peer), 1);
 	scache_writer_close(writer);
 }
 END_TEST

@@ -11,7 +11,7 @@ static void setup(void)
 {
 	fixture_begin(&f);
 	cache = fixture_open(&f);
-	segment = cache->peer.segment;
+	segment = cache->seat->peer.segment;
 }
 
 static void teardown(void)
@@ -24,15 +24,15 @@ START_TEST(rings_are_claimed_once_and_used_up)
 	struct entry_name one = { .idx = 0, .gen = 0 }, two = { .idx = 7, .gen = UINT32_MAX };
 
 	ck_assert_uint_eq(ring_count_in_use(segment), 0);
-	ck_assert_uint_eq(ring_claim(&cache->peer, one), 0);
-	ck_assert_uint_eq(ring_claim(&cache->peer, two), 1);
+	ck_assert_uint_eq(ring_claim(&cache->seat->peer, one), 0);
+	ck_assert_uint_eq(ring_claim(&cache->seat->peer, two), 1);
 	ck_assert_uint_eq(shm_load(&segment->ring_owners[0]), name_word(one));
 	ck_assert_uint_eq(shm_load(&segment->ring_owners[1]), name_word(two));
-	ck_assert_uint_eq(ring_claim(&cache->peer, one), RING_NONE);
+	ck_assert_uint_eq(ring_claim(&cache->seat->peer, one), RING_NONE);
 	ck_assert_uint_eq(ring_count_in_use(segment), 2);
 	ring_release(segment, one);
 	ck_assert_uint_eq(ring_count_in_use(segment), 1);
-	ck_assert_uint_eq(ring_claim(&cache->peer, one), 0);
+	ck_assert_uint_eq(ring_claim(&cache->seat->peer, one), 0);
 	ring_release(segment, one);
 	ring_release(segment, two);
 }
@@ -43,8 +43,8 @@ START_TEST(releasing_frees_all_of_that_life_and_nothing_else)
 	struct entry_name name = { .idx = 3, .gen = 5 }, later = { .idx = 3, .gen = 6 };
 
 	/* Two, as when their claimer died before it noted the first. */
-	ring_claim(&cache->peer, name);
-	ring_claim(&cache->peer, name);
+	ring_claim(&cache->seat->peer, name);
+	ring_claim(&cache->seat->peer, name);
 	ring_release(segment, later);
 	ck_assert_uint_eq(ring_count_in_use(segment), 2);
 	ring_release(segment, name);

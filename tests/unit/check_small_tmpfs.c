@@ -66,7 +66,7 @@ START_TEST(without_room_for_the_core_open_is_enospc_and_leaves_nothing)
 	ck_assert_uint_eq(fixture_count_files(f.segments), 0);
 	/* With room it works, and the options are those first asked for. */
 	ck_assert_int_eq(umount(f.segments), 0);
-	ck_assert_uint_eq(fixture_open(&f)->peer.segment->geometry.rings, FIXTURE_RINGS);
+	ck_assert_uint_eq(fixture_open(&f)->seat->peer.segment->geometry.rings, FIXTURE_RINGS);
 }
 END_TEST
 
@@ -81,13 +81,13 @@ START_TEST(without_room_for_all_rings_there_are_fewer)
 	cache = fixture_open(&f);
 	ck_assert_int_eq(scache_get_options(cache, &now), 0);
 	ck_assert_uint_eq(now.rings, 3);
-	ck_assert_uint_eq(cache->peer.segment->bytes, bytes_with(3));
+	ck_assert_uint_eq(cache->seat->peer.segment->bytes, bytes_with(3));
 	fixture_produce(cache, "k", "bytes", 5);
 	/* Each page of each of them is there. */
 	for (uint32_t i = 0; i < 3; i++)
-		memset(segment_ring(cache->peer.segment, i), 0xff, FIXTURE_RING_BYTES);
+		memset(segment_ring(cache->seat->peer.segment, i), 0xff, FIXTURE_RING_BYTES);
 	/* A joiner finds what is there, not what was wished. */
-	ck_assert_ptr_eq(fixture_open(&f)->peer.segment, cache->peer.segment);
+	ck_assert_ptr_eq(fixture_open(&f)->seat->peer.segment, cache->seat->peer.segment);
 }
 END_TEST
 
@@ -100,7 +100,7 @@ START_TEST(without_room_for_any_ring_files_do_all_the_work)
 
 	ck_assert_int_eq(mount_small(bytes_with(0) + SHM_PAGE_BYTES), 0);
 	cache = fixture_open(&f);
-	ck_assert_uint_eq(cache->peer.segment->geometry.rings, 0);
+	ck_assert_uint_eq(cache->seat->peer.segment->geometry.rings, 0);
 	ck_assert_int_eq(scache_acquire(cache, "k", 1, NULL, &reader, &writer), 0);
 	ck_assert_int_eq(scache_write(writer, "bytes", 5, 0), 5);
 	ck_assert_int_eq(scache_read(reader, data, sizeof(data), 0), 5);

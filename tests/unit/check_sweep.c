@@ -126,7 +126,7 @@ START_TEST(garbage_with_a_reader_stays_until_it_leaves)
 	/* Undisturbed: the rest, and the end. */
 	ck_assert_int_eq(scache_read(reader, data, sizeof(data), 0), 7);
 	ck_assert_int_eq(scache_read(reader, data, sizeof(data), 0), 0);
-	ck_assert(!sweep_entry(&cache->store, name));
+	ck_assert(!sweep_entry(&cache->seat->store, name));
 	/* The last one out puts out the light. */
 	scache_reader_close(reader);
 	ck_assert_uint_eq(count_blobs(), 0);
@@ -190,9 +190,9 @@ START_TEST(files_that_no_entry_owns_are_orphans)
 	/* Of a segment before ours, of a slot we do not have, of another life. */
 	make("kept");
 	make_file("00", DIGITS "." DIGITS ".1.1");
-	snprintf(name, sizeof(name), DIGITS ".%s.%u.0", cache->store.uuid, FIXTURE_ENTRIES);
+	snprintf(name, sizeof(name), DIGITS ".%s.%u.0", cache->seat->store.uuid, FIXTURE_ENTRIES);
 	make_file("01", name);
-	snprintf(name, sizeof(name), DIGITS ".%s.0.4000000000", cache->store.uuid);
+	snprintf(name, sizeof(name), DIGITS ".%s.0.4000000000", cache->seat->store.uuid);
 	make_file("ff", name);
 	report = sweep(SCACHE_DRY_RUN, 0);
 	ck_assert_uint_eq(report.orphans, 3);
@@ -304,7 +304,7 @@ START_TEST(what_has_expired_goes_before_what_is_merely_old)
 	fill_the_table();
 	ck_assert_int_eq(fixture_find(cache, &key, &name), 1);
 	expire_now(name);
-	ck_assert(sweep_make_room(&other->store));
+	ck_assert(sweep_make_room(&other->seat->store));
 	ck_assert(!exists("kh"));
 	ck_assert(exists("ka"));
 }
@@ -335,7 +335,7 @@ START_TEST(a_table_full_of_growing_entries_is_a_bypass)
 
 	for (unsigned i = 0; i < FIXTURE_ENTRIES; i++, text[1]++)
 		ck_assert_int_eq(scache_acquire(cache, text, 2, NULL, NULL, &writers[i]), 0);
-	ck_assert(!sweep_make_room(&cache->store));
+	ck_assert(!sweep_make_room(&cache->seat->store));
 	ck_assert_int_eq(scache_acquire(cache, text, 2, NULL, NULL, &none), SCACHE_BYPASS);
 	ck_assert_ptr_null(none);
 	for (unsigned i = 0; i < FIXTURE_ENTRIES; i++)
@@ -351,10 +351,10 @@ START_TEST(a_slice_does_nothing_before_it_is_time)
 
 	shm_store(&segment->header->next_sweep_ns, UINT64_MAX);
 	expire_now(name);
-	sweep_slice(&cache->store);
+	sweep_slice(&cache->seat->store);
 	ck_assert(exists("old"));
-	sweep_note_expiry(&cache->store, 1);
-	sweep_slice(&cache->store);
+	sweep_note_expiry(&cache->seat->store, 1);
+	sweep_slice(&cache->seat->store);
 	ck_assert(!exists("old"));
 	ck_assert_uint_eq(count_blobs(), 0);
 }

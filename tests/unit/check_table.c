@@ -18,7 +18,7 @@ static void setup(void)
 	fixture_begin(&f);
 	f.options.entries = 64;
 	cache = fixture_open(&f);
-	store = &cache->store;
+	store = &cache->seat->store;
 }
 
 static void teardown(void)

@@ -190,9 +190,9 @@ static void open_again(struct worker *w)
 static void die(struct worker *w, struct scache_reader *reader, struct scache_writer *writer)
 {
 	REQUIRE(fetch_await_jobs(w->cache, PATIENCE_NS) == 0, "callbacks run on");
-	lockfile_close(w->cache->peer.lock_fd);
+	lockfile_close(w->cache->seat->peer.lock_fd);
 	/* Or it would be closed once more at the burial, when it is somebody else's. */
-	w->cache->peer.lock_fd = -1;
+	w->cache->seat->peer.lock_fd = -1;
 	w->corpse = w->cache;
 	w->corpse_reader = reader;
 	w->corpse_writer = writer;

@@ -20,7 +20,7 @@ static void setup(void)
 {
 	fixture_begin(&f);
 	cache = fixture_open(&f);
-	segment = cache->peer.segment;
+	segment = cache->seat->peer.segment;
 	findings[0] = '\0';
 }
 
@@ -41,16 +41,16 @@ static void note(void *arg, const char *text)
 static void expect(const char *which)
 {
 	findings[0] = '\0';
-	ck_assert_int_eq(verify_segment(&cache->peer, note, &f), 1);
+	ck_assert_int_eq(verify_segment(&cache->seat->peer, note, &f), 1);
 	ck_assert_msg(strncmp(findings, which, strlen(which)) == 0 && findings[strlen(which)] == ':',
 		      "wanted %s, got: %s", which, findings);
 	/* The finding function may be missing. */
-	ck_assert_int_eq(verify_segment(&cache->peer, NULL, NULL), 1);
+	ck_assert_int_eq(verify_segment(&cache->seat->peer, NULL, NULL), 1);
 }
 
 static void expect_nothing(void)
 {
-	ck_assert_msg(verify_segment(&cache->peer, note, &f) == 0, "%s", findings);
+	ck_assert_msg(verify_segment(&cache->seat->peer, note, &f) == 0, "%s", findings);
 }
 
 /* Break @word, expect @which, mend it. */
@@ -112,9 +112,9 @@ START_TEST(a_segment_in_full_use_is_clean)
 	ck_assert_int_eq(scache_acquire(cache, "growing", 7, NULL, &readers[1], &writer), 0);
 	ck_assert_int_eq(scache_acquire(other, "growing", 7, NULL, &readers[2], &none), 0);
 	ck_assert_int_eq(scache_write(writer, "bytes", 5, 0), 5);
-	pin = epoch_enter(&other->peer);
+	pin = epoch_enter(&other->seat->peer);
 	expect_nothing();
-	epoch_leave(&other->peer, pin);
+	epoch_leave(&other->seat->peer, pin);
 	scache_abort(writer, -EDOM, "message", 7);
 	expect_nothing();
 	scache_writer_close(writer);
@@ -159,7 +159,7 @@ START_TEST(i2_a_free_entry_has_no_flags_and_no_owner)
 	shm_u64 *word = entry_state_word(segment, free_entry());
 
 	expect_for(word, state_make(3, ENTRY_FREE, ENTRY_HIDDEN, 0), "I2");
-	expect_for(word, state_make(3, ENTRY_FREE, 0, cache->peer.slot << 10 | 1), "I2");
+	expect_for(word, state_make(3, ENTRY_FREE, 0, cache->seat->peer.slot << 10 | 1), "I2");
 	shm_store(word, state_make(3, ENTRY_FREE, 0, 0));
 	expect_nothing();
 }
@@ -196,8 +196,8 @@ START_TEST(i4_no_two_findable_entries_have_one_key)
 	other.hash = one.hash;
 	first = fixture_link(cache, &one);
 	second = fixture_link(cache, &other);
-	ck_assert(entry_change(&cache->peer, first, ENTRY_FILLING, ENTRY_SEALED, 0));
-	ck_assert(entry_change(&cache->peer, second, ENTRY_FILLING, ENTRY_SEALED, 0));
+	ck_assert(entry_change(&cache->seat->peer, first, ENTRY_FILLING, ENTRY_SEALED, 0));
+	ck_assert(entry_change(&cache->seat->peer, second, ENTRY_FILLING, ENTRY_SEALED, 0));
 	expect_nothing();
 	atomic_init(&saved, shm_load(&entry_at(segment, second.idx)->key[0]));
 	shm_store(&entry_at(segment, second.idx)->key[0],
@@ -232,7 +232,7 @@ START_TEST(i5_chains_hold_nothing_that_is_not_in_use)
 {
 	struct entry_name name = sealed("chain");
 	shm_u64 *word = entry_state_word(segment, name.idx);
-	uint32_t low = cache->peer.slot << 10;
+	uint32_t low = cache->seat->peer.slot << 10;
 
 	expect_for(word, state_make(name.gen, ENTRY_FREE, 0, 0), "I5");
 	expect_for(word, state_make(name.gen, ENTRY_CLAIMED, 0, low), "I5");
@@ -308,7 +308,7 @@ START_TEST(i8_cursors_name_an_entry_in_range)
 {
 	shm_u64 *owner = &segment->block_owners[FIXTURE_BLOCKS - 1];
 
-	shm_store(owner, NAME_WORD(cache->peer.gen, cache->peer.slot));
+	shm_store(owner, NAME_WORD(cache->seat->peer.gen, cache->seat->peer.slot));
 	expect_for(&segment->blocks[FIXTURE_BLOCKS - 1].cursors[0].name,
 		   NAME_WORD(0, FIXTURE_ENTRIES), "I8");
 	shm_store(owner, 0);
@@ -323,7 +323,7 @@ END_TEST
 
 START_TEST(i9_no_pin_is_from_the_future)
 {
-	shm_u64 *pin = &cache->peer.shared->pins[0].word;
+	shm_u64 *pin = &cache->seat->peer.shared->pins[0].word;
 
 	expect_for(pin, (epoch_now(segment) + 1) << 1 | 1, "I9");
 	shm_store(pin, epoch_now(segment) << 1 | 1);

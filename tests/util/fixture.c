@@ -126,18 +126,22 @@ void fixture_end(struct fixture *f)
 
 void fixture_kill(struct fixture *f, struct scache *cache)
 {
-	struct segment *segment = cache->peer.segment;
+	struct seat *seat = cache->seat;
+	struct store *store = &seat->store;
 
 	take_out(f, cache);
 	/* Only what is private: a killed process does not even write to its seat. */
-	table_destroy(&cache->store);
-	pthread_mutex_destroy(&cache->cursors.mutex);
-	cursor_space_forget(&cache->cursors);
-	pthread_mutex_destroy(&cache->peer.reap_mutex);
-	peer_forget(&cache->peer);
-	segment_leave(segment);
-	close(cache->store.dir_fd);
-	close(cache->store.blobs_fd);
+	table_destroy(store);
+	pthread_mutex_destroy(&seat->cursors.mutex);
+	cursor_space_forget(&seat->cursors);
+	pthread_mutex_destroy(&seat->peer.reap_mutex);
+	peer_forget(&seat->peer);
+	segment_leave(store->segment);
+	close(store->dir_fd);
+	close(store->blobs_fd);
+	free(seat);
+	free(cache->dir);
+	free(cache->segment_dir);
 	free(cache);
 }
 
@@ -192,7 +196,7 @@ struct index_key fixture_key(const char *text)
 
 struct entry_name fixture_link(struct scache *cache, const struct index_key *key)
 {
-	struct peer *peer = &cache->peer;
+	struct peer *peer = &cache->seat->peer;
 	struct entry_draft draft = { .key = key->key,
 				     .key_bytes = key->key_bytes,
 				     .hash = key->hash,
@@ -214,17 +218,17 @@ struct entry_name fixture_link(struct scache *cache, const struct index_key *key
 
 void fixture_unmake(struct scache *cache, struct entry_name name)
 {
-	ck_assert(entry_change(&cache->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN));
-	ck_assert(sweep_entry(&cache->store, name));
+	ck_assert(entry_change(&cache->seat->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN));
+	ck_assert(sweep_entry(&cache->seat->store, name));
 }
 
 int fixture_find(struct scache *cache, const struct index_key *key, struct entry_name *ret_name)
 {
 	uint64_t state, head;
-	unsigned pin = epoch_enter(&cache->peer);
-	int ret = index_find(&cache->peer, key, ret_name, &state, &head);
+	unsigned pin = epoch_enter(&cache->seat->peer);
+	int ret = index_find(&cache->seat->peer, key, ret_name, &state, &head);
 
-	epoch_leave(&cache->peer, pin);
+	epoch_leave(&cache->seat->peer, pin);
 	return ret;
 }
 
@@ -244,7 +248,7 @@ void fixture_produce(struct scache *cache, const char *key, const void *data, si
 
 uint64_t fixture_state(const struct scache *cache, uint32_t idx)
 {
-	return shm_load(entry_state_word(cache->peer.segment, idx));
+	return shm_load(entry_state_word(cache->seat->peer.segment, idx));
 }
 
 /* ------------------------------------------------------------------- main */

@@ -16,7 +16,7 @@ static void setup(void)
 	fixture_begin(&f);
 	cache = fixture_open(&f);
 	other = fixture_open(&f);
-	segment = cache->peer.segment;
+	segment = cache->seat->peer.segment;
 }
 
 static void teardown(void)
