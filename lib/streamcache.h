@@ -177,9 +177,23 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
 				  not from the fastest: with a window within the
 				  ring, who is there from the start stays in it */
 
+/*
+ * What is to happen if the producer is killed in mid-stream, beside every byte
+ * it published and then -EOWNERDEAD (which is still what readers get after three
+ * deaths, and if there is no other caller with the same flag for half a second):
+ *
+ * SCACHE_RESUMABLE: this caller can produce from any offset on. One that waits
+ * in a stream of scache_fetch(), or comes by scache_fetch() or scache_acquire(), is
+ * elected and goes on behind what was published: see scache_written(). Readers
+ * notice a pause and nothing else. The first producer's flag counts for the
+ * entry, a later caller's for itself.
+ */
+#define SCACHE_RESUMABLE 16u
+
 struct scache_acquire_options {
 	size_t size;           /* sizeof(struct scache_acquire_options) */
-	uint32_t flags;        /* SCACHE_RUN_TO_END, _REFRESH, _PASS_THROUGH, _PACE_SLOWEST */
+	uint32_t flags;        /* SCACHE_RUN_TO_END, _REFRESH, _PASS_THROUGH, _PACE_SLOWEST,
+				  _RESUMABLE */
 	uint32_t reserved;     /* 0 */
 	uint64_t max_age_ns;   /* an entry completed longer ago is a miss, and what
 				  is produced now expires after this; 0 = as stored */
@@ -234,6 +248,9 @@ struct scache_producer {
 	 * scache_finish() or scache_abort() itself (with a message, say); it
 	 * must not close @writer. Streams that it opens it has to close.
 	 * pthread_exit() and pthread_cancel() inside are failures with -ECANCELED.
+	 * With SCACHE_RESUMABLE it begins at offset scache_written(writer), and may
+	 * be called although the scache_fetch() at hand has found a producer: later,
+	 * when that has died, more than once if it dies again.
 	 */
 	int (*create)(void *arg, struct scache_writer *writer);
 	/* May be NULL. Called once, when neither create nor the reader needs
@@ -350,6 +367,13 @@ SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
  */
 SCACHE_API ssize_t scache_write_from_fd(struct scache_writer *writer, int fd, size_t bytes,
 					int64_t timeout_ns);
+
+/*
+ * scache_written - bytes published so far: where the next one goes. Not 0 for a
+ * new writer that goes on with what a dead producer has begun (only with
+ * SCACHE_RESUMABLE). Blocks: no. Threads: one per writer.
+ */
+SCACHE_API uint64_t scache_written(const struct scache_writer *writer);
 
 /*
  * scache_writer_cancel - from another thread: whoever waits in a call on

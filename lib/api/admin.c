@@ -51,7 +51,7 @@ static void count_entries(const struct segment *segment, struct scache_stats *st
 		uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
 
 		stats->entries_free += state_of(word) == ENTRY_FREE;
-		stats->entries_filling += state_of(word) == ENTRY_FILLING;
+		stats->entries_filling += state_is_growing(word);
 		stats->entries_finished += state_of(word) == ENTRY_SEALED;
 		stats->entries_failed += state_of(word) == ENTRY_FAILED;
 		stats->entries_hidden += state_of(word) != ENTRY_FREE && state_is_hidden(word);

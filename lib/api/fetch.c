@@ -31,7 +31,7 @@ struct fetch {
 	struct scache_producer producer;
 	struct scache_acquire_options options;
 	bool created; /* its callback was run */
-	uint32_t retakes;
+	uint32_t retakes, takeovers;
 	uint32_t key_bytes;
 	unsigned char key[SCACHE_KEY_BYTES_MAX];
 };
@@ -210,7 +210,7 @@ static void give_order(struct job *job, struct scache_writer *writer)
 {
 	struct scache *cache = job->cache;
 
-	if (writer != NULL) {
+	if (writer != NULL && writer->open_streams != &cache->job_streams) {
 		/* The job's: what scache_close() waits for, and not what it refuses. */
 		atomic_fetch_add(&cache->job_streams, 1);
 		atomic_fetch_sub(writer->open_streams, 1);
@@ -354,6 +354,38 @@ static int retake(struct reader_origin *origin, struct scache_reader **ret_reade
 	return ret;
 }
 
+/* For stream/reader.c: an orphan that our callback may go on with. */
+static int take_over(struct reader_origin *origin, struct store *store, struct entry_name name,
+		     uint64_t state)
+{
+	struct fetch *fetch = (struct fetch *)origin;
+	struct scache_writer *writer;
+	struct job *job;
+	UNCANCELLED;
+	int ret;
+
+	if (!(fetch->options.flags & SCACHE_RESUMABLE) || fetch->takeovers >= RETAKES_MAX)
+		return -ENOTSUP;
+	ret = writer_take_over(store, name, state, &writer);
+	if (ret < 0)
+		return ret;
+	fetch->takeovers++;
+	writer->open_streams = &fetch->cache->job_streams;
+	atomic_fetch_add(writer->open_streams, 1);
+	store_get(store);
+	/* Only now: of a thousand who wait one needs a thread. */
+	ret = make_job(fetch, &job);
+	if (ret < 0) {
+		entry_give_up(store->peer, name);
+		writer->ended = true;
+		scache_writer_close(writer);
+		return ret;
+	}
+	fetch->created = true;
+	give_order(job, writer);
+	return 0;
+}
+
 static void put_origin(struct reader_origin *origin)
 {
 	fetch_put((struct fetch *)origin);
@@ -371,7 +403,9 @@ static int make_fetch(struct scache *cache, const void *key, size_t key_bytes,
 	fetch = calloc(1, sizeof(*fetch));
 	if (fetch == NULL)
 		return -ENOMEM;
-	fetch->origin = (struct reader_origin){ .retake = retake, .put = put_origin };
+	fetch->origin = (struct reader_origin){ .retake = retake,
+					  .take_over = take_over,
+					  .put = put_origin };
 	atomic_init(&fetch->users, 1);
 	fetch->cache = cache;
 	fetch->producer = *producer;

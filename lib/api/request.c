@@ -26,7 +26,8 @@
 #define ROUNDS_MAX 1000 /* lost races in one call before we give up */
 
 #define ACQUIRE_FLAGS \
-	(SCACHE_RUN_TO_END | SCACHE_REFRESH | SCACHE_PASS_THROUGH | SCACHE_PACE_SLOWEST)
+	(SCACHE_RUN_TO_END | SCACHE_REFRESH | SCACHE_PASS_THROUGH | SCACHE_PACE_SLOWEST | \
+	 SCACHE_RESUMABLE)
 
 enum round { ROUND_DONE, ROUND_AGAIN, ROUND_MISS, ROUND_BYPASS };
 
@@ -96,6 +97,8 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 	return ROUND_DONE;
 }
 
+static enum round take_over(struct request *rq, struct entry_name name, uint64_t state);
+
 /* Find the entry and attach to it. On a miss *ret_head is for index_insert(). */
 static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 {
@@ -124,10 +127,15 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 		return rq->create ? ROUND_AGAIN : ROUND_MISS;
 	}
 	/* A dead producer's entry serves nobody who has not begun with it. */
-	if (state_of(state) == ENTRY_FILLING && repair_producer(store->peer, name)) {
+	if (state_is_growing(state) && repair_producer(store->peer, name)) {
 		if (attached)
 			cursor_detach(store->peer, rq->cell, name);
 		return ROUND_AGAIN;
+	}
+	if (rq->create && rq->resumable) {
+		state = shm_load(entry_state_word(store->segment, name.idx));
+		if (state_gen(state) == name.gen && state_of(state) == ENTRY_ORPHAN)
+			return take_over(rq, name, state);
 	}
 	note_attach(rq, state);
 	return rq->want_reader ? open_attached(rq, name, state) : ROUND_DONE;
@@ -156,7 +164,8 @@ void request_draft(const struct request *rq, struct entry_draft *ret_draft)
 							      : window_bytes,
 		.flags = (rq->run_to_end ? ENTRY_RUN_TO_END : 0) |
 			 (rq->pace_slowest ? ENTRY_PACE_SLOWEST : 0) |
-			 (rq->pass_through ? ENTRY_RING_ONLY : 0),
+			 (rq->pass_through ? ENTRY_RING_ONLY : 0) |
+			 (rq->resumable ? ENTRY_RESUMABLE : 0),
 	};
 }
 
@@ -180,6 +189,30 @@ static int prepare(struct request *rq, struct entry_name name, int *ret_fd)
 		return -ENOSPC;
 	*ret_fd = blob_create(store, name, rq->key.hash);
 	return *ret_fd < 0 ? *ret_fd : 0;
+}
+
+/* The writer of this request is made; its caller's reader, if one is wanted, beside it. */
+static enum round open_pair(struct request *rq, struct entry_name name, struct stream_pair *pair)
+{
+	struct store *store = rq->store;
+
+	rq->writer->open_streams = fetch_streams(rq->cache);
+	atomic_fetch_add(rq->writer->open_streams, 1);
+	store_get(store);
+	if (!rq->want_reader)
+		return ROUND_DONE;
+	if (open_attached(rq, name, shm_load(entry_state_word(store->segment, name.idx))) !=
+	    ROUND_DONE) {
+		free(pair);
+		scache_writer_close(rq->writer);
+		rq->writer = NULL;
+		return ROUND_BYPASS;
+	}
+	atomic_init(&pair->users, 2);
+	atomic_init(&pair->reader_thread, thread_tag());
+	pair->reader_cell = rq->reader->cell;
+	rq->writer->pair = rq->reader->pair = pair;
+	return ROUND_DONE;
 }
 
 /* Linked and ours: the file, if not made yet, and the handles. */
@@ -209,26 +242,24 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		rq->writer = NULL;
 		return ROUND_BYPASS;
 	}
-	rq->writer->open_streams = fetch_streams(rq->cache);
-	atomic_fetch_add(rq->writer->open_streams, 1);
-	store_get(store);
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	if (fd < 0)
 		writer_go_without_file(rq->writer);
-	if (!rq->want_reader)
-		return ROUND_DONE;
-	if (open_attached(rq, name, shm_load(entry_state_word(store->segment, name.idx))) !=
-	    ROUND_DONE) {
-		free(pair);
-		scache_writer_close(rq->writer);
-		rq->writer = NULL;
-		return ROUND_BYPASS;
-	}
-	atomic_init(&pair->users, 2);
-	atomic_init(&pair->reader_thread, thread_tag());
-	pair->reader_cell = rq->reader->cell;
-	rq->writer->pair = rq->reader->pair = pair;
-	return ROUND_DONE;
+	return open_pair(rq, name, pair);
+}
+
+/* Attached to an orphan: we are its producer now, or whatever it is by now is found anew. */
+static enum round take_over(struct request *rq, struct entry_name name, uint64_t state)
+{
+	struct stream_pair *pair = calloc(1, sizeof(*pair));
+	int ret = pair == NULL ? -ENOMEM : writer_take_over(rq->store, name, state, &rq->writer);
+
+	if (ret == 0)
+		return open_pair(rq, name, pair);
+	free(pair);
+	if (rq->want_reader)
+		cursor_detach(rq->store->peer, rq->cell, name);
+	return ret == -EAGAIN ? ROUND_AGAIN : ROUND_BYPASS;
 }
 
 /* A free slot, if need be by sweeping. */
@@ -328,6 +359,7 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->refresh = o.flags & SCACHE_REFRESH;
 	rq->run_to_end = o.flags & SCACHE_RUN_TO_END;
 	rq->pace_slowest = o.flags & SCACHE_PACE_SLOWEST;
+	rq->resumable = o.flags & SCACHE_RESUMABLE;
 	rq->pass_through = (o.flags | cache->flags) & SCACHE_PASS_THROUGH;
 	rq->max_age_ns = o.max_age_ns;
 	rq->window_bytes = o.window_bytes;

@@ -14,7 +14,7 @@ struct request {
 	struct seat *seat; /* held from request_serve() to request_done(); or NULL */
 	struct store *store; /* of the seat */
 	struct index_key key;
-	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through;
+	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through, resumable;
 	uint64_t max_age_ns;   /* 0: the cache's */
 	uint64_t window_bytes; /* 0: the cache's */
 	uint64_t started_ns;

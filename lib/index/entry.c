@@ -105,8 +105,16 @@ bool entry_hide(struct segment *segment, struct entry_name name, enum entry_stat
 
 bool entry_hide_any(struct segment *segment, struct entry_name name)
 {
-	/* In this order: it may be finished between the two, and never goes back. */
-	return entry_hide(segment, name, ENTRY_FILLING) || entry_hide(segment, name, ENTRY_SEALED);
+	shm_u64 *at = entry_state_word(segment, name.idx);
+	uint64_t word = shm_load(at);
+
+	/* Again while it can be found: it may be taken over, or finished, in between. */
+	while (state_gen(word) == name.gen && state_is_findable(word)) {
+		if (entry_hide(segment, name, state_of(word)))
+			return true;
+		word = shm_load(at);
+	}
+	return false;
 }
 
 bool entry_change(struct peer *peer, struct entry_name name, enum entry_state from,
@@ -123,6 +131,33 @@ bool entry_change(struct peer *peer, struct entry_name name, enum entry_state fr
 		word = shm_load(at);
 	}
 	return false;
+}
+
+bool entry_take_over(struct peer *peer, struct entry_name name, uint64_t word)
+{
+	uint32_t low = owner_low(peer) | (state_attempt(word) + 1);
+
+	if (!shm_cas(entry_state_word(peer->segment, name.idx), word,
+		     state_make(name.gen, ENTRY_FILLING, state_flags(word), low)))
+		return false;
+	/* STEP taken-over: ours, nothing done yet. Die here: an orphan once more. */
+	STEP("taken-over");
+	return true;
+}
+
+void entry_give_up(struct peer *peer, struct entry_name name)
+{
+	shm_u64 *at = entry_state_word(peer->segment, name.idx);
+	uint64_t word = shm_load(at);
+
+	while (state_gen(word) == name.gen && state_of(word) == ENTRY_FILLING &&
+	       state_owner(word) == peer->slot) {
+		uint32_t low = orphan_stamp(clock_shared_ns()) << 10 | state_attempt(word);
+
+		if (shm_cas(at, word, state_make(name.gen, ENTRY_ORPHAN, state_flags(word), low)))
+			return;
+		word = shm_load(at);
+	}
 }
 
 bool entry_retire(struct segment *segment, struct entry_name name, uint64_t word)

@@ -3,14 +3,14 @@
  * entry - the life of one generation of one key: its state word.
  *
  *  {gen:32 | state:4 | flags:4 | owner:14 | attempt:10}; in RETIRED the low 24
- *  bits are the epoch instead of owner and attempt. Every change is one CAS on
- *  the whole word.
+ *  bits are the epoch instead of owner and attempt, in ORPHAN the 14 of the owner
+ *  are the time of its death. Every change is one CAS on the whole word.
  *
  *  state     meaning                          leaves by          if the owner is dead
  *  FREE      slot unused                      entry_claim()      -
  *  CLAIMED   being filled in, unreachable     entry_start()      RETIRED
- *  FILLING   one writer appends               finish.c           FAILED (-EOWNERDEAD)
- *  ORPHAN    reserved: producer dead, may be taken over
+ *  FILLING   one writer appends               finish.c           FAILED or ORPHAN
+ *  ORPHAN    producer dead, can be taken over entry_take_over()  -
  *  SEALED    complete, immutable              sweep.c            -
  *  FAILED    production failed                sweep.c            -
  *  RETIRED   out of the index, in grace       sweep.c            -
@@ -23,6 +23,7 @@
 #ifndef INDEX_ENTRY_H
 #define INDEX_ENTRY_H
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "shm/peer.h"
 
@@ -96,7 +97,14 @@ static inline bool state_is_findable(uint64_t word)
 {
 	enum entry_state state = state_of(word);
 
-	return (state == ENTRY_FILLING || state == ENTRY_SEALED) && !state_is_hidden(word);
+	return (state == ENTRY_FILLING || state == ENTRY_ORPHAN || state == ENTRY_SEALED) &&
+	       !state_is_hidden(word);
+}
+
+/* Production has not ended: somebody appends, or may yet. */
+static inline bool state_is_growing(uint64_t word)
+{
+	return state_of(word) == ENTRY_FILLING || state_of(word) == ENTRY_ORPHAN;
 }
 
 /*
@@ -109,6 +117,28 @@ static inline bool state_is_findable(uint64_t word)
 static inline bool state_is_death(uint64_t word)
 {
 	return state_of(word) == ENTRY_FAILED && (state_low(word) & ATTEMPT_DIED) == ATTEMPT_DIED;
+}
+
+/*
+ * A resumable entry's producer has died: how often that has happened to it, and
+ * when, in units of 2^25 ns (34 ms), 14 bits. Nobody else writes anything down.
+ */
+#define ORPHAN_ATTEMPTS_MAX 3u
+#define ORPHAN_PATIENCE 15u /* units: half a second, then it is a failure */
+
+static inline uint32_t state_attempt(uint64_t word)
+{
+	return state_low(word) & 0x3ffu;
+}
+
+static inline uint32_t orphan_stamp(uint64_t now_ns)
+{
+	return (uint32_t)(now_ns >> 25) & 0x3fffu;
+}
+
+static inline bool orphan_is_forsaken(uint64_t word, uint64_t now_ns)
+{
+	return ((orphan_stamp(now_ns) - (state_low(word) >> 10)) & 0x3fffu) > ORPHAN_PATIENCE;
 }
 
 /* Production is over and nobody can find it: waits for its last reader. */
@@ -166,6 +196,15 @@ bool entry_hide_any(struct segment *segment, struct entry_name name);
  */
 bool entry_change(struct peer *peer, struct entry_name name, enum entry_state from,
 		  enum entry_state to, uint32_t flags);
+
+/*
+ * entry_take_over - ORPHAN (@word) -> FILLING(us): its producer from here on.
+ * False if somebody else is, or it has ended. Its progress stands in the entry.
+ */
+bool entry_take_over(struct peer *peer, struct entry_name name, uint64_t word);
+
+/* entry_give_up - we cannot after all: FILLING(us) -> ORPHAN, for somebody else. */
+void entry_give_up(struct peer *peer, struct entry_name name);
 
 /* entry_retire - garbage, unlinked, without readers: into grace. */
 bool entry_retire(struct segment *segment, struct entry_name name, uint64_t word);

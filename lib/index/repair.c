@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "index/repair.h"
 
+#include "base/clock.h"
 #include "base/step.h"
 #include "base/thread.h"
 #include "shm/epoch.h"
@@ -8,18 +9,32 @@
 
 #define READERS_LOOK 64 /* queries of the kernel at one tick of one writer */
 
-/* A dead producer's entry: failed and hidden in one word; then whoever waits wakes. */
+/* What becomes of an entry whose producer is dead. All in one word: see ATTEMPT_DIED. */
+static uint64_t after_death(const struct shm_entry *entry, uint64_t word)
+{
+	uint32_t gen = state_gen(word), flags = state_flags(word), attempt = state_attempt(word);
+
+	if (state_of(word) == ENTRY_FILLING && attempt < ORPHAN_ATTEMPTS_MAX &&
+	    shm_load_relaxed((shm_u32 *)&entry->flags) & ENTRY_RESUMABLE)
+		return state_make(gen, ENTRY_ORPHAN, flags,
+				  orphan_stamp(clock_shared_ns()) << 10 | attempt);
+	return state_make(gen, ENTRY_FAILED, flags | ENTRY_HIDDEN, state_low(word) | ATTEMPT_DIED);
+}
+
+/* Its producer is dead, or (an orphan) has no successor: then whoever waits wakes. */
 static void fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
 {
 	struct shm_entry *entry = entry_at(peer->segment, idx);
+	uint64_t after = after_death(entry, word);
 
-	if (!shm_cas(entry_state_word(peer->segment, idx), word,
-		     state_make(state_gen(word), ENTRY_FAILED, state_flags(word) | ENTRY_HIDDEN,
-				state_low(word) | ATTEMPT_DIED)))
+	if (!shm_cas(entry_state_word(peer->segment, idx), word, after))
 		return;
 	/* STEP reap-failed: the key is free, nobody told. Die here: waiters look at their tick. */
 	STEP("reap-failed");
-	peer_count(peer, STAT_FAILURES, 1);
+	if (state_of(after) == ENTRY_FAILED)
+		peer_count(peer, STAT_FAILURES, 1);
+	else
+		shm_lower(&peer->segment->header->next_sweep_ns, clock_shared_ns() + NS_PER_SEC);
 	peer_count(peer, STAT_WAKES, (uint64_t)wait_announce(&entry->readers_event));
 }
 
@@ -103,18 +118,24 @@ bool repair_producer(struct peer *peer, struct entry_name name)
 	uint64_t word = shm_load(entry_state_word(segment, name.idx));
 	uint32_t slot = state_owner(word);
 
-	if (state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING)
+	if (state_gen(word) != name.gen || !state_is_growing(word))
 		return true;
-	if (!peer_is_dead(peer, slot))
-		return false;
-	repair_reap(peer, slot);
-	/* If somebody is at it he may be stopped: that it is reaped at all is proof enough. */
-	if (slot < segment->geometry.peers &&
-	    PEER_STATE(shm_load(&segment->peers[slot].state)) == PEER_REAPING)
+	if (state_of(word) == ENTRY_ORPHAN) {
+		if (!orphan_is_forsaken(word, clock_shared_ns()))
+			return false;
 		fail_fill(peer, name.idx, word);
+	} else {
+		if (!peer_is_dead(peer, slot))
+			return false;
+		repair_reap(peer, slot);
+		/* If somebody is at it he may be stopped: that it is reaped at all is proof enough. */
+		if (slot < segment->geometry.peers &&
+		    PEER_STATE(shm_load(&segment->peers[slot].state)) == PEER_REAPING)
+			fail_fill(peer, name.idx, word);
+	}
 	/* Whoever did it. */
 	word = shm_load(entry_state_word(segment, name.idx));
-	return state_gen(word) != name.gen || state_of(word) != ENTRY_FILLING;
+	return state_gen(word) != name.gen || !state_is_growing(word);
 }
 
 uint32_t repair_reap_some(struct peer *peer, uint32_t count)

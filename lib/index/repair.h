@@ -12,6 +12,8 @@
  *  cursors, and their blocks         0; the writers are told to look
  *  CLAIMED entry                     RETIRED (nobody could reach it)
  *  FILLING entry                     FAILED and HIDDEN, -EOWNERDEAD; all wake
+ *  FILLING entry that is resumable   ORPHAN; all wake, and one takes it over. FAILED
+ *                                    as above if none does, or after three deaths
  *  SWEEPING entry                    RETIRED: swept again
  *  ring of an entry                  stays the entry's, goes when that is swept
  *  the slot                          FREE, next generation
@@ -28,8 +30,8 @@ int repair_reap(struct peer *peer, uint32_t slot);
 int repair_if_dead(struct peer *peer, uint32_t slot);
 
 /*
- * repair_producer - fail the fill of a dead producer. True if the entry is not
- * being filled any more, whoever has seen to that.
+ * repair_producer - fail the fill of a dead producer, or make it an orphan; fail
+ * an orphan that nobody wants. True if production has ended, whoever saw to that.
  */
 bool repair_producer(struct peer *peer, struct entry_name name);
 

@@ -28,7 +28,7 @@
 #include "base/compiler.h"
 #include "shm/atomic.h"
 
-#define SHM_LAYOUT 1u
+#define SHM_LAYOUT 2u
 #define SHM_MAGIC 0x316d616572747363ull /* "cstream1" backwards on disk */
 #define SHM_MAGIC_RETIRED 0x2d616d6572747363ull /* damaged: attached processes move on */
 #define SHM_PAGE_BYTES 4096
@@ -127,6 +127,7 @@ struct shm_block {
 #define ENTRY_RUN_TO_END 1u  /* goes on without readers */
 #define ENTRY_RING_ONLY 2u   /* no file, or not all of it */
 #define ENTRY_PACE_SLOWEST 8u /* the window counts from the slowest reader */
+#define ENTRY_RESUMABLE 16u   /* if its producer dies another may go on */
 #define ENTRY_FILE_MESSAGE 4u /* the message stands in the file behind `written` */
 
 struct shm_entry {

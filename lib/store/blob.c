@@ -127,26 +127,37 @@ ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset)
 	return done < 0 ? -errno : done;
 }
 
-/* Sealed files are read-only, also for their owner: allow writing, then empty it. */
-static void empty_file(const struct store *store, const char *path)
+/* Sealed files are read-only, also for their owner: then allow writing first. */
+static int open_for_writing(const struct store *store, const char *path, int flags)
 {
-	int fd = fd_openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0);
+	int fd = fd_openat(store->blobs_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, 0);
 
-	if (fd < 0 && errno == EACCES) {
-		fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-		if (fd < 0)
-			return;
-		(void)!fchmod(fd, store->file_mode);
-		close(fd);
-		fd = fd_openat(store->blobs_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0);
-	}
-	if (fd >= 0)
-		close(fd);
+	if (fd >= 0 || errno != EACCES)
+		return fd;
+	fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd;
+	(void)!fchmod(fd, store->file_mode);
+	close(fd);
+	return fd_openat(store->blobs_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, 0);
+}
+
+int blob_reopen(const struct store *store, struct entry_name name, struct key_hash hash)
+{
+	char path[BLOB_PATH_BYTES];
+	int fd;
+
+	blob_path(store, name, hash, path);
+	fd = open_for_writing(store, path, O_RDWR);
+	return fd < 0 ? -errno : fd;
 }
 
 int blob_remove_path(const struct store *store, const char *path)
 {
-	empty_file(store, path);
+	int fd = open_for_writing(store, path, O_WRONLY | O_TRUNC);
+
+	if (fd >= 0)
+		close(fd);
 	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
 	STEP("blob-emptied");
 	return unlinkat(store->blobs_fd, path, 0) < 0 ? -errno : 0;

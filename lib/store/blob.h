@@ -34,6 +34,9 @@ bool blob_parse(const char *file_name, struct blob_id *ret_id);
 /* blob_create - a new, empty file for an entry of ours. Descriptor or -errno. */
 int blob_create(const struct store *store, struct entry_name name, struct key_hash hash);
 
+/* blob_reopen - to go on with one that a dead producer left. Descriptor, -ENOENT, -errno. */
+int blob_reopen(const struct store *store, struct entry_name name, struct key_hash hash);
+
 /* blob_open - for reading. Descriptor, -ENOENT, -errno. */
 int blob_open(const struct store *store, struct entry_name name, struct key_hash hash);
 

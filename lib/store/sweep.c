@@ -120,6 +120,10 @@ static bool is_due(const struct segment *segment, uint32_t idx, uint64_t word, u
 
 	if (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED)
 		return true;
+	if (state_of(word) == ENTRY_ORPHAN)
+		*next_ns = min_u64(*next_ns, now_ns + RETRY_NS);
+	if (state_of(word) == ENTRY_ORPHAN)
+		return orphan_is_forsaken(word, now_ns);
 	if (state_of(word) != ENTRY_SEALED)
 		return false;
 	expires_ns = shm_load_relaxed(&segment->expires[idx]);
@@ -153,6 +157,8 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 		tried++;
 		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word))
 			expire(store, name);
+		if (state_of(word) == ENTRY_ORPHAN)
+			repair_producer(store->peer, name);
 		if (collect(store, name))
 			removed++;
 		else

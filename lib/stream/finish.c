@@ -99,6 +99,11 @@ static void settle_file(struct scache_writer *writer)
 		writer_flush(writer, true);
 	if (writer->ring_only)
 		return;
+	/* A dead producer may have stored more than it published. */
+	if (writer->taken_over && ftruncate(writer->fd, (off_t)writer->written) < 0) {
+		writer_go_without_file(writer);
+		return;
+	}
 	if (blob_seal(writer->store, writer->fd) < 0) {
 		/* What a failed close has lost nobody knows: do not keep it. */
 		writer->fd = -1;

@@ -11,6 +11,7 @@ static enum scache_state public_state(uint64_t word)
 {
 	switch (state_of(word)) {
 	case ENTRY_FILLING:
+	case ENTRY_ORPHAN:
 		return SCACHE_FILLING;
 	case ENTRY_SEALED:
 		return SCACHE_FINISHED;
@@ -28,6 +29,8 @@ static uint32_t public_flags(const struct store *store, const struct shm_entry *
 		flags |= SCACHE_RING_ONLY;
 	if (shm_load_relaxed((shm_u64 *)&entry->floor) != UINT64_MAX)
 		flags |= SCACHE_HAS_RING;
+	if (state_of(word) == ENTRY_ORPHAN)
+		return flags | SCACHE_WRITER_DEAD;
 	if (state_of(word) != ENTRY_FILLING)
 		return flags;
 	if (shm_load_relaxed((shm_u32 *)&entry->writer_event) & 1u)
@@ -43,7 +46,7 @@ static void fill_times(const struct store *store, struct entry_name name, uint64
 	const struct shm_entry *entry = entry_at(store->segment, name.idx);
 	uint64_t now_ns = clock_shared_ns(), expires_ns, since_ns;
 
-	since_ns = shm_load_relaxed(state_of(word) == ENTRY_FILLING ?
+	since_ns = shm_load_relaxed(state_is_growing(word) ?
 					    (shm_u64 *)&entry->created_ns :
 					    (shm_u64 *)&entry->ended_ns);
 	if (since_ns == 0) /* its producer did not live to say when it ended */
@@ -66,7 +69,7 @@ int entry_fill_info(struct store *store, struct entry_name name, unsigned char k
 	struct cursor_survey survey;
 
 	if (state_gen(word) != name.gen ||
-	    (state_of(word) != ENTRY_FILLING && state_of(word) != ENTRY_SEALED &&
+	    (!state_is_growing(word) && state_of(word) != ENTRY_SEALED &&
 	     state_of(word) != ENTRY_FAILED))
 		return -ESTALE;
 	info.key_bytes = entry_copy_key(entry, key);

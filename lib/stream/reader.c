@@ -169,6 +169,7 @@ int reader_ended(const struct scache_reader *reader, uint64_t state)
 		return -ESTALE;
 	switch (state_of(state)) {
 	case ENTRY_FILLING:
+	case ENTRY_ORPHAN:
 		return -EAGAIN;
 	case ENTRY_SEALED:
 		return 0;
@@ -249,8 +250,18 @@ static int start_over(struct scache_reader *reader)
 	return scache_reader_close(fresh);
 }
 
+/* Its producer was killed and left an orphan: have ours go on, if we have one. */
+static bool takes_over(struct scache_reader *reader, uint64_t state)
+{
+	return unlikely(state_of(state) == ENTRY_ORPHAN) && reader->origin != NULL &&
+	       state_gen(state) == reader->name.gen &&
+	       reader->origin->take_over(reader->origin, reader->store, reader->name, state) == 0;
+}
+
 bool reader_starts_over(struct scache_reader *reader, uint64_t state)
 {
+	if (takes_over(reader, state))
+		return true;
 	return unlikely(reader->origin != NULL) && !reader->has_begun &&
 	       state_gen(state) == reader->name.gen && state_is_death(state) &&
 	       start_over(reader) == 0;

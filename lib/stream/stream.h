@@ -19,6 +19,7 @@
  *	finish.c   how it ends		copy.c	   out of the ring or the file
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
+ *	takeover.c a dead producer's work, gone on with
  *	info.c	   what is shown of an entry
  */
 #ifndef STREAM_STREAM_H
@@ -43,6 +44,9 @@ struct stream_pair {
 struct reader_origin {
 	/* 0 with another reader at byte 0, or -errno. */
 	int (*retake)(struct reader_origin *origin, struct scache_reader **ret_reader);
+	/* Of an orphan, as @state says: 0 if ours produces it now, or -errno. */
+	int (*take_over)(struct reader_origin *origin, struct store *store, struct entry_name name,
+			 uint64_t state);
 	void (*put)(struct reader_origin *origin);
 };
 
@@ -103,6 +107,7 @@ struct scache_writer {
 	bool door_closed; /* of a ring-only one: its first byte may go */
 	bool ring_is_full; /* what stopped it was the ring, not the window */
 	bool ended;
+	bool taken_over; /* the file may hold more than what was published */
 	bool mid_call; /* of this write some bytes are taken already */
 };
 
@@ -118,6 +123,14 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 /* writer_open - for our FILLING entry; @fd is its file, or -1. 0 or -ENOMEM. */
 int writer_open(struct store *store, struct entry_name name, int fd,
 		struct scache_writer **ret_writer);
+
+/*
+ * writer_take_over - the same for an ORPHAN, as @state says, which is ours then:
+ * goes on behind what has been published. 0; -EAGAIN: somebody else was faster;
+ * -ENOENT: what was published is not all there any more; -errno.
+ */
+int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
+		     struct scache_writer **ret_writer);
 
 /* --------------------------------------------------------------- writer.c */
 
@@ -158,8 +171,8 @@ int reader_check_handle(struct scache_reader *reader);
 /* reader_ended - how production ended: 0 (sealed), the readers' -errno, or -EAGAIN (not yet). */
 int reader_ended(const struct scache_reader *reader, uint64_t state);
 
-/* reader_starts_over - a fetched one whose producer was killed (as @state says) before
- * its first byte: true if it has another entry now. */
+/* reader_starts_over - a fetched one whose producer was killed, as @state says: true if
+ * another goes on with this entry, or, before the first byte, with another entry. */
 bool reader_starts_over(struct scache_reader *reader, uint64_t state);
 
 /* reader_wait_for_news - for more than @from bytes, or for the end. 0 to look again,

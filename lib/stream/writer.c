@@ -360,6 +360,12 @@ int scache_writer_check(struct scache_writer *writer)
 	return heed_attention(writer);
 }
 
+uint64_t scache_written(const struct scache_writer *writer)
+{
+	SC_ASSERT(writer->magic == MAGIC_WRITER);
+	return writer->written;
+}
+
 int scache_writer_cancel(struct scache_writer *writer)
 {
 	KEEP_ERRNO;

@@ -186,7 +186,7 @@ START_TEST(acquire_options_are_checked)
 {
 	const size_t whole = sizeof(struct scache_acquire_options);
 	const struct scache_acquire_options wrong[] = {
-		{ .size = whole, .flags = 16 }, { .size = whole, .flags = 1u << 31 },
+		{ .size = whole, .flags = 64 }, { .size = whole, .flags = 1u << 31 },
 		{ .size = whole, .reserved = 1 }, { .size = 0 },
 		{ .size = 8 },			 { .size = whole + 1 },
 	};

@@ -47,14 +47,15 @@ START_TEST(what_does_not_fit_stays_out_of_the_rest_of_the_word)
 }
 END_TEST
 
-START_TEST(only_filling_and_sealed_entries_are_findable_and_only_unhidden)
+START_TEST(only_what_grows_or_is_sealed_is_findable_and_only_unhidden)
 {
 	for (unsigned state = 0; state < ENTRY_STATES; state++) {
 		uint64_t open = state_make(1, (enum entry_state)state, 0, 0);
 		uint64_t hidden = state_make(1, (enum entry_state)state, ENTRY_HIDDEN, 0);
 
 		ck_assert_int_eq(state_is_findable(open),
-				 state == ENTRY_FILLING || state == ENTRY_SEALED);
+				 state == ENTRY_FILLING || state == ENTRY_ORPHAN ||
+					 state == ENTRY_SEALED);
 		ck_assert(!state_is_findable(hidden));
 		ck_assert(!state_is_garbage(open));
 		ck_assert_int_eq(state_is_garbage(hidden),
@@ -245,7 +246,7 @@ int main(void)
 	const TTest *const tests[] = {
 		each_part_of_a_state_word_comes_back,
 		what_does_not_fit_stays_out_of_the_rest_of_the_word,
-		only_filling_and_sealed_entries_are_findable_and_only_unhidden,
+		only_what_grows_or_is_sealed_is_findable_and_only_unhidden,
 		each_slot_is_claimed_once_and_names_its_peer,
 		a_freed_slot_has_another_generation,
 		the_generation_wraps_around,

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * takeover - going on with what a dead producer has begun.
+ *
+ * What it published is all there: below `flushed` in the file, the rest in the
+ * ring, which is the entry's and not the producer's. What it did beyond that,
+ * in the ring, in the file, a message half made, nobody has seen: it is done
+ * over, and the file is cut to its length at the end. No write of the dead can
+ * come late: it is dead because the kernel says so.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/step.h"
+#include "base/thread.h"
+#include "index/ring.h"
+#include "store/blob.h"
+#include "stream/stream.h"
+
+/* A ring that it had begun to leave has nothing that the file has not. */
+static bool has_ring(const struct segment *segment, struct entry_name name)
+{
+	const struct shm_entry *entry = entry_at(segment, name.idx);
+	uint32_t ring = shm_load_relaxed((shm_u32 *)&entry->ring);
+
+	return ring > 0 && ring <= segment->geometry.rings &&
+	       shm_load((shm_u64 *)&entry->floor) != UINT64_MAX &&
+	       shm_load(&segment->ring_owners[ring - 1]) == name_word(name);
+}
+
+/* Its file, or -1: there is none and need not be. -ENOENT: there should be one. */
+static int open_file(struct store *store, struct entry_name name, int *ret_fd)
+{
+	struct shm_entry *entry = entry_at(store->segment, name.idx);
+	int fd;
+
+	*ret_fd = -1;
+	if (shm_load(&entry->flags) & ENTRY_RING_ONLY)
+		return has_ring(store->segment, name) ? 0 : -ENOENT;
+	fd = blob_reopen(store, name, entry_hash(entry));
+	if (fd >= 0) {
+		*ret_fd = fd;
+		return 0;
+	}
+	/* It had not come to make one, and the ring has everything yet. */
+	if (fd == -ENOENT && has_ring(store->segment, name) && shm_load(&entry->flushed) == 0)
+		return 0;
+	return fd;
+}
+
+/* Ours: set the entry and the handle to what has been published, and nothing more. */
+static void settle(struct scache_writer *writer, uint64_t state)
+{
+	struct segment *segment = writer->store->segment;
+	struct shm_entry *entry = writer->entry;
+
+	writer->taken_over = true;
+	writer->written = shm_load(&entry->written);
+	/* Without a ring a byte is stored a moment before it is published. */
+	writer->flushed = min_u64(shm_load(&entry->flushed), writer->written);
+	shm_store(&entry->flushed, writer->flushed);
+	writer->bytes_counted = writer->written;
+	writer->door_closed = writer->ring_only && state_is_hidden(state);
+	shm_store(&entry->flags, shm_load(&entry->flags) & ~ENTRY_FILE_MESSAGE);
+	shm_store(&entry->message_bytes, 0);
+	if (writer->ring != NULL && !has_ring(segment, writer->name)) {
+		/* ORDER ring-floor, seq_cst: floor before the ring has another owner. Pairs with copy_from_ring(). */
+		shm_store(&entry->floor, UINT64_MAX);
+		ring_release(segment, writer->name);
+		writer->ring = NULL;
+	}
+	/* STEP takeover-settled: as if we had produced it. Die here: an orphan once more. */
+	STEP("takeover-settled");
+}
+
+int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
+		     struct scache_writer **ret_writer)
+{
+	UNCANCELLED;
+	struct scache_writer *writer;
+	int fd, ret = open_file(store, name, &fd);
+
+	/* All that can fail before it is ours, so that it stays for others. */
+	if (ret == 0)
+		ret = writer_open(store, name, fd, &writer);
+	if (ret < 0) {
+		if (fd >= 0)
+			close(fd);
+		return ret;
+	}
+	if (!entry_take_over(store->peer, name, state)) {
+		if (fd >= 0)
+			close(fd);
+		free(writer);
+		return -EAGAIN;
+	}
+	settle(writer, state);
+	if (fd < 0 && !writer->ring_only) {
+		fd = blob_create(store, name, entry_hash(writer->entry));
+		writer->fd = fd;
+		if (fd < 0)
+			writer_go_without_file(writer);
+	}
+	peer_count(store->peer, STAT_PRODUCTIONS, 1);
+	*ret_writer = writer;
+	return 0;
+}
