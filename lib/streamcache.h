@@ -189,11 +189,19 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
  * entry, a later caller's for itself.
  */
 #define SCACHE_RESUMABLE 16u
+/*
+ * SCACHE_DETERMINISTIC: each production of the key yields the same bytes. A
+ * stream of scache_fetch() that has begun is then served by another production
+ * as well, from its own position on, if the checksum (XXH3) of that one's first
+ * bytes is the one of what it has had; else it gets -EOWNERDEAD. Three times at
+ * most, and not after a scache_pread(). Concerns this caller's stream only.
+ */
+#define SCACHE_DETERMINISTIC 32u
 
 struct scache_acquire_options {
 	size_t size;           /* sizeof(struct scache_acquire_options) */
 	uint32_t flags;        /* SCACHE_RUN_TO_END, _REFRESH, _PASS_THROUGH, _PACE_SLOWEST,
-				  _RESUMABLE */
+				  _RESUMABLE, _DETERMINISTIC */
 	uint32_t reserved;     /* 0 */
 	uint64_t max_age_ns;   /* an entry completed longer ago is a miss, and what
 				  is produced now expires after this; 0 = as stored */
@@ -590,6 +598,26 @@ SCACHE_API int scache_check(struct scache *cache, void (*finding)(void *arg, con
 			    void *arg);
 
 /* ----------------------------------------------------------------- upkeep */
+
+struct scache_repair_report {
+	size_t size;         /* sizeof(struct scache_repair_report), set by the caller */
+	uint64_t reaped;     /* dead processes cleaned up after */
+	uint64_t freed;      /* entries that nobody could find or needed any more */
+	uint64_t violations; /* found after that: no repair can mend them, so the
+				segment is retired if there is one */
+};
+
+/*
+ * scache_repair - clean up now after processes that died, as any call would that
+ * meets it, and verify what is left. A segment that is damaged beyond that is
+ * retired: streams in it go on to their ends, and every process moves on to a
+ * new one at its next call. Run twice, the second finds nothing to do.
+ * @finding: as for scache_check(). @ret_report: may be NULL.
+ * Returns 0 or -errno. Blocks: for the disk. Threads: any.
+ * If you die inside: the next one starts over.
+ */
+SCACHE_API int scache_repair(struct scache *cache, void (*finding)(void *arg, const char *text),
+			     void *arg, struct scache_repair_report *ret_report);
 
 #define SCACHE_DRY_RUN 1u
 

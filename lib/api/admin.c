@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/detail.h"
 #include "base/thread.h"
+#include "index/repair.h"
 #include "index/ring.h"
 #include "index/verify.h"
 #include "store/sweep.h"
@@ -145,6 +146,33 @@ int scache_check(struct scache *cache, void (*finding)(void *arg, const char *te
 	ret = verify_segment(&seat->peer, finding, arg);
 	seat_leave(seat);
 	return ret;
+}
+
+int scache_repair(struct scache *cache, void (*finding)(void *arg, const char *text), void *arg,
+		  struct scache_repair_report *ret_report)
+{
+	KEEP_ERRNO;
+	UNCANCELLED;
+	struct scache_repair_report report = { .size = 0 };
+	struct seat *seat;
+	int ret;
+
+	if (ret_report != NULL && ret_report->size == 0)
+		return -EINVAL;
+	ret = enter(cache, &seat);
+	if (ret < 0)
+		return ret;
+	report.reaped = repair_reap_all(&seat->peer);
+	report.freed = sweep_collect(&seat->store);
+	report.violations = (uint64_t)verify_segment(&seat->peer, finding, arg);
+	if (report.violations > 0)
+		segment_retire(seat->store.segment);
+	seat_leave(seat);
+	if (ret_report != NULL) {
+		report.size = ret_report->size;
+		memcpy(ret_report, &report, min_u64(ret_report->size, sizeof(report)));
+	}
+	return 0;
 }
 
 int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,

@@ -158,7 +158,7 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 	make_absolute(&cache->dir);
 	make_absolute(&cache->segment_dir);
 	atomic_init(&cache->seat, seat);
-	fetch_init(cache);
+	jobs_init(cache);
 	*ret_cache = cache;
 	return 0;
 }
@@ -174,7 +174,7 @@ void cache_forget_parent(struct scache *cache)
 {
 	atomic_store(&cache->open_streams, 0);
 	atomic_store(&cache->job_streams, 0);
-	fetch_forget(cache);
+	jobs_forget(cache);
 }
 
 /* ------------------------------------------------------------------ close */
@@ -190,18 +190,18 @@ int scache_close_within(struct scache *cache, int64_t timeout_ns)
 	SC_ASSERT(cache->magic == MAGIC_CACHE);
 	if (cache_is_inherited(cache))
 		cache_forget_parent(cache);
-	if (fetch_is_inside(cache))
+	if (job_is_inside(cache))
 		return -EDEADLK;
 	/* A job may wait for the very reader that its caller has forgotten. */
 	if (atomic_load(&cache->open_streams) > 0)
 		return -EBUSY;
-	ret = fetch_await_jobs(cache, timeout_ns);
+	ret = jobs_await(cache, timeout_ns);
 	if (ret < 0)
 		return ret;
 	/* A callback may have opened one meanwhile, and kept it. */
 	if (atomic_load(&cache->open_streams) + atomic_load(&cache->job_streams) > 0)
 		return -EBUSY;
-	fetch_leave(cache);
+	jobs_leave(cache);
 	seat_bury(cache);
 	free_cache(cache);
 	return 0;

@@ -8,7 +8,7 @@
 #include "api/seat.h"
 #include "streamcache.h"
 
-struct job; /* a create callback, api/fetch.c */
+struct job; /* a create callback, api/job.c */
 
 struct scache {
 	uint32_t magic;
@@ -28,21 +28,21 @@ struct scache {
 	bool may_create;
 };
 
-/* fetch_init, fetch_leave - the jobs of @cache; leave when none is left. */
-void fetch_init(struct scache *cache);
-void fetch_leave(struct scache *cache);
+/* jobs_init, jobs_leave - the jobs of @cache; leave when none is left. */
+void jobs_init(struct scache *cache);
+void jobs_leave(struct scache *cache);
 
-/* fetch_forget - in a child of fork(): the threads of the jobs are not here. */
-void fetch_forget(struct scache *cache);
+/* jobs_forget - in a child of fork(): the threads of the jobs are not here. */
+void jobs_forget(struct scache *cache);
 
-/* fetch_streams - where a stream that this thread opens is counted. */
-_Atomic uint32_t *fetch_streams(struct scache *cache);
+/* job_streams - where a stream that this thread opens is counted. */
+_Atomic uint32_t *job_streams(struct scache *cache);
 
-/* fetch_is_inside - does this thread run one of them? */
-bool fetch_is_inside(const struct scache *cache);
+/* job_is_inside - does this thread run one of them? */
+bool job_is_inside(const struct scache *cache);
 
-/* fetch_await_jobs - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN. */
-int fetch_await_jobs(struct scache *cache, int64_t timeout_ns);
+/* jobs_await - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN. */
+int jobs_await(struct scache *cache, int64_t timeout_ns);
 
 /* cache_forget_parent - in a child of fork(): streams and jobs are the parent's. */
 void cache_forget_parent(struct scache *cache);

@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fetch - find or have produced: the create callbacks and their threads.
+ * fetch - find or have produced; job.c runs the create callbacks.
  *
  * struct fetch is what one scache_fetch() was asked for. Its reader holds it,
  * to go back to it if the producer is killed, and so does the job that runs
  * its callback; the last of them releases the caller's argument.
- *
- * The thread of a job is made before the election and waits for the outcome:
- * whoever is elected must not find out then that it cannot produce. Threads
- * are joined by the next miss, or by scache_close(), so that none of them is
- * left when the library is unloaded.
  */
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 
+#include "api/job.h"
 #include "api/request.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -36,249 +31,23 @@ struct fetch {
 	unsigned char key[SCACHE_KEY_BYTES_MAX];
 };
 
-enum order { ORDER_WAIT, ORDER_PRODUCE, ORDER_LEAVE };
-
-struct job {
-	struct job *next;
-	struct scache *cache;
-	struct fetch *fetch;
-	struct scache_writer *writer;
-	pthread_t thread;
-	enum order order; /* this and ended: under jobs_mutex */
-	bool ended;
-};
-
-static _Thread_local struct job *own_job; /* the callback's that this thread runs */
-
-bool fetch_is_inside(const struct scache *cache)
+void fetch_get(struct fetch *fetch)
 {
-	return own_job != NULL && own_job->cache == cache;
+	atomic_fetch_add(&fetch->users, 1);
 }
 
-_Atomic uint32_t *fetch_streams(struct scache *cache)
+int fetch_produce(struct fetch *fetch, struct scache_writer *writer)
 {
-	return fetch_is_inside(cache) ? &cache->job_streams : &cache->open_streams;
+	return fetch->producer.create(fetch->producer.arg, writer);
 }
 
-static void fetch_put(struct fetch *fetch)
+void fetch_put(struct fetch *fetch)
 {
 	if (atomic_fetch_sub(&fetch->users, 1) > 1)
 		return;
 	if (fetch->producer.release != NULL)
 		fetch->producer.release(fetch->producer.arg);
 	free(fetch);
-}
-
-/* -------------------------------------------------------------------- the job */
-
-static void end_job(struct job *job)
-{
-	struct scache *cache = job->cache;
-
-	fetch_put(job->fetch);
-	pthread_mutex_lock(&cache->jobs_mutex);
-	job->ended = true;
-	pthread_cond_broadcast(&cache->jobs_changed);
-	pthread_mutex_unlock(&cache->jobs_mutex);
-}
-
-/* @code as create() returned it; one that nobody can say is -EIO. */
-static void end_entry(struct job *job, int code)
-{
-	UNCANCELLED;
-
-	/* A child that the callback forked has come here: all of it is the parent's. */
-	if (peer_is_forked(job->writer->store->peer))
-		return;
-	if (job->writer->ended)
-		;
-	else if (code == 0)
-		scache_finish(job->writer);
-	else if (scache_abort(job->writer, code, NULL, 0) < 0)
-		scache_abort(job->writer, -EIO, NULL, 0);
-	scache_writer_close(job->writer);
-	end_job(job);
-}
-
-/* The callback has left by pthread_exit(), or was cancelled. */
-static void leave_early(void *arg)
-{
-	end_entry(arg, -ECANCELED);
-}
-
-static enum order await_order(struct job *job)
-{
-	struct scache *cache = job->cache;
-	enum order order;
-	UNCANCELLED;
-
-	pthread_mutex_lock(&cache->jobs_mutex);
-	while (job->order == ORDER_WAIT)
-		pthread_cond_wait(&cache->jobs_changed, &cache->jobs_mutex);
-	order = job->order;
-	pthread_mutex_unlock(&cache->jobs_mutex);
-	return order;
-}
-
-static void *run_job(void *arg)
-{
-	struct job *job = arg;
-	int code;
-
-	own_job = job;
-	if (await_order(job) == ORDER_LEAVE) {
-		end_job(job);
-		return NULL;
-	}
-	pthread_cleanup_push(leave_early, job);
-	code = job->fetch->producer.create(job->fetch->producer.arg, job->writer);
-	pthread_cleanup_pop(0);
-	end_entry(job, code);
-	return NULL;
-}
-
-/*
- * Signals are our caller's affair, and not for a thread it does not know of;
- * but what a fault raises belongs to whoever made it.
- */
-static int start_thread(struct job *job)
-{
-	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
-	sigset_t others, before;
-	int ret;
-
-	sigfillset(&others);
-	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
-		sigdelset(&others, faults[i]);
-	pthread_sigmask(SIG_BLOCK, &others, &before);
-	ret = pthread_create(&job->thread, NULL, run_job, job);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -ret;
-}
-
-/* Take out and join those that have ended. */
-static void join_ended(struct scache *cache)
-{
-	struct job *ended = NULL, *job, **link;
-
-	pthread_mutex_lock(&cache->jobs_mutex);
-	for (link = &cache->jobs; (job = *link) != NULL;) {
-		if (!job->ended) {
-			link = &job->next;
-			continue;
-		}
-		*link = job->next;
-		job->next = ended;
-		ended = job;
-	}
-	pthread_mutex_unlock(&cache->jobs_mutex);
-	while ((job = ended) != NULL) {
-		ended = job->next;
-		pthread_join(job->thread, NULL);
-		free(job);
-	}
-}
-
-static int make_job(struct fetch *fetch, struct job **ret_job)
-{
-	struct scache *cache = fetch->cache;
-	struct job *job = calloc(1, sizeof(*job));
-	int ret;
-
-	if (job == NULL)
-		return -ENOMEM;
-	join_ended(cache);
-	job->cache = cache;
-	job->fetch = fetch;
-	atomic_fetch_add(&fetch->users, 1);
-	ret = start_thread(job);
-	if (ret < 0) {
-		atomic_fetch_sub(&fetch->users, 1);
-		free(job);
-		return ret;
-	}
-	pthread_mutex_lock(&cache->jobs_mutex);
-	job->next = cache->jobs;
-	cache->jobs = job;
-	pthread_mutex_unlock(&cache->jobs_mutex);
-	*ret_job = job;
-	return 0;
-}
-
-/* @writer: NULL if nothing is to be produced after all. */
-static void give_order(struct job *job, struct scache_writer *writer)
-{
-	struct scache *cache = job->cache;
-
-	if (writer != NULL && writer->open_streams != &cache->job_streams) {
-		/* The job's: what scache_close() waits for, and not what it refuses. */
-		atomic_fetch_add(&cache->job_streams, 1);
-		atomic_fetch_sub(writer->open_streams, 1);
-		writer->open_streams = &cache->job_streams;
-	}
-	pthread_mutex_lock(&cache->jobs_mutex);
-	job->writer = writer;
-	job->order = writer != NULL ? ORDER_PRODUCE : ORDER_LEAVE;
-	pthread_cond_broadcast(&cache->jobs_changed);
-	pthread_mutex_unlock(&cache->jobs_mutex);
-}
-
-/* ------------------------------------------------------------------- for close */
-
-void fetch_init(struct scache *cache)
-{
-	pthread_condattr_t attr;
-
-	pthread_mutex_init(&cache->jobs_mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&cache->jobs_changed, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-void fetch_leave(struct scache *cache)
-{
-	pthread_cond_destroy(&cache->jobs_changed);
-	pthread_mutex_destroy(&cache->jobs_mutex);
-}
-
-void fetch_forget(struct scache *cache)
-{
-	/* Their memory as well: somebody may have been changing the list at the fork. */
-	cache->jobs = NULL;
-	own_job = NULL;
-	fetch_init(cache);
-}
-
-static bool all_have_ended(const struct scache *cache)
-{
-	const struct job *job;
-
-	for (job = cache->jobs; job != NULL; job = job->next)
-		if (!job->ended)
-			return false;
-	return true;
-}
-
-int fetch_await_jobs(struct scache *cache, int64_t timeout_ns)
-{
-	int64_t deadline_ns = timeout_ns == 0 ? 0 : deadline_after(timeout_ns);
-	struct timespec until = { .tv_sec = deadline_ns / (int64_t)NS_PER_SEC,
-				  .tv_nsec = deadline_ns % (int64_t)NS_PER_SEC };
-	int error = 0;
-
-	pthread_mutex_lock(&cache->jobs_mutex);
-	while (!all_have_ended(cache) && error == 0)
-		error = deadline_ns == DEADLINE_NEVER ?
-				pthread_cond_wait(&cache->jobs_changed, &cache->jobs_mutex) :
-				pthread_cond_timedwait(&cache->jobs_changed, &cache->jobs_mutex,
-						       &until);
-	error = all_have_ended(cache) ? 0 : error;
-	pthread_mutex_unlock(&cache->jobs_mutex);
-	if (error != 0)
-		return timeout_ns == 0 ? -EAGAIN : -error;
-	join_ended(cache);
-	return 0;
 }
 
 /* ------------------------------------------------------------------ the fetch */
@@ -298,7 +67,7 @@ static int serve_privately(struct request *rq)
 	ret = private_open(ring_bytes, &draft, &rq->reader, &rq->writer);
 	if (ret < 0)
 		return ret;
-	rq->reader->open_streams = rq->writer->open_streams = fetch_streams(rq->cache);
+	rq->reader->open_streams = rq->writer->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->reader->open_streams, 2);
 	return 0;
 }
@@ -307,7 +76,7 @@ static int serve_privately(struct request *rq)
 static int serve_with_job(struct fetch *fetch, struct request *rq)
 {
 	struct job *job;
-	int ret = make_job(fetch, &job);
+	int ret = job_make(fetch->cache, fetch, &job);
 
 	if (ret < 0)
 		return ret;
@@ -315,7 +84,7 @@ static int serve_with_job(struct fetch *fetch, struct request *rq)
 	ret = request_serve(rq);
 	if (ret == SCACHE_BYPASS)
 		ret = serve_privately(rq);
-	give_order(job, rq->writer);
+	job_order(job, rq->writer);
 	return ret;
 }
 
@@ -374,7 +143,7 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 	atomic_fetch_add(writer->open_streams, 1);
 	store_get(store);
 	/* Only now: of a thousand who wait one needs a thread. */
-	ret = make_job(fetch, &job);
+	ret = job_make(fetch->cache, fetch, &job);
 	if (ret < 0) {
 		entry_give_up(store->peer, name);
 		writer->ended = true;
@@ -382,7 +151,7 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 		return ret;
 	}
 	fetch->created = true;
-	give_order(job, writer);
+	job_order(job, writer);
 	return 0;
 }
 
@@ -427,6 +196,7 @@ int scache_fetch(struct scache *cache, const void *key, size_t key_bytes,
 	UNCANCELLED;
 	struct fetch *fetch = NULL;
 	struct request rq = { .want_reader = true };
+	struct replay *replay = NULL;
 	int ret = request_start(&rq, cache, key, key_bytes, options);
 
 	if (ret == 0 && ret_reader == NULL)
@@ -435,14 +205,19 @@ int scache_fetch(struct scache *cache, const void *key, size_t key_bytes,
 		ret = make_fetch(cache, key, key_bytes, options, producer, &fetch);
 	if (ret < 0)
 		return ret;
-	ret = take(fetch, &rq);
+	if (fetch->options.flags & SCACHE_DETERMINISTIC)
+		ret = (replay = replay_new()) == NULL ? -ENOMEM : 0;
+	if (ret == 0)
+		ret = take(fetch, &rq);
 	if (ret < 0) {
+		replay_free(replay);
 		/* The caller keeps its argument: nothing has seen it. */
 		fetch->producer.release = NULL;
 		fetch_put(fetch);
 		return ret;
 	}
 	rq.reader->origin = &fetch->origin;
+	rq.reader->replay = replay;
 	if (ret_created != NULL)
 		*ret_created = rq.writer != NULL;
 	*ret_reader = rq.reader;

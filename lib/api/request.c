@@ -27,7 +27,7 @@
 
 #define ACQUIRE_FLAGS \
 	(SCACHE_RUN_TO_END | SCACHE_REFRESH | SCACHE_PASS_THROUGH | SCACHE_PACE_SLOWEST | \
-	 SCACHE_RESUMABLE)
+	 SCACHE_RESUMABLE | SCACHE_DETERMINISTIC)
 
 enum round { ROUND_DONE, ROUND_AGAIN, ROUND_MISS, ROUND_BYPASS };
 
@@ -90,7 +90,7 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 		cursor_detach(store->peer, rq->cell, name);
 		return ROUND_BYPASS;
 	}
-	rq->reader->open_streams = fetch_streams(rq->cache);
+	rq->reader->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->reader->open_streams, 1);
 	store_get(store);
 	rq->cell = CURSOR_NONE;
@@ -196,7 +196,7 @@ static enum round open_pair(struct request *rq, struct entry_name name, struct s
 {
 	struct store *store = rq->store;
 
-	rq->writer->open_streams = fetch_streams(rq->cache);
+	rq->writer->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->writer->open_streams, 1);
 	store_get(store);
 	if (!rq->want_reader)

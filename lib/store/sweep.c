@@ -177,6 +177,11 @@ void sweep_slice(struct store *store)
 		sweep_pass(store, SLICE_ENTRIES, SLICE_ENTRIES);
 }
 
+uint32_t sweep_collect(struct store *store)
+{
+	return sweep_pass(store, UINT32_MAX, UINT32_MAX);
+}
+
 /* Of a sample of finished entries that nobody reads, remove the oldest. */
 static bool evict_oldest(struct store *store)
 {
@@ -379,7 +384,7 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 		report->reaped = repair_reap_all(store->peer);
 	sweep_old(&sweep);
 	if (!sweep.dry_run)
-		sweep_pass(store, UINT32_MAX, UINT32_MAX);
+		sweep_collect(store);
 	sweep.strangers = lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
 	return sweep_files(store, sweep_orphan, &sweep);
 }

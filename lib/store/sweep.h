@@ -29,6 +29,9 @@ void sweep_slice(struct store *store);
 /* sweep_make_room - the table is full: true if at least one slot was freed. */
 bool sweep_make_room(struct store *store);
 
+/* sweep_collect - whatever can go now. Returns the number of slots freed. */
+uint32_t sweep_collect(struct store *store);
+
 /* sweep_note_expiry - an entry was finished that expires at @expires_ns. */
 void sweep_note_expiry(struct store *store, uint64_t expires_ns);
 

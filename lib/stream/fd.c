@@ -208,7 +208,7 @@ static ssize_t read_some(struct scache_reader *reader, int fd, size_t bytes, int
 	if (done <= 0)
 		return done;
 	done = (ssize_t)put_out(reader, fd, (size_t)done, timeout_ns, deadline_ns, ret_error);
-	reader_advance(reader, (size_t)done);
+	reader_advance(reader, reader->bounce, (size_t)done);
 	return done > 0 ? done : *ret_error;
 }
 

@@ -120,6 +120,7 @@ int scache_reader_close(struct scache_reader *reader)
 	if (reader->origin != NULL && !forked)
 		reader->origin->put(reader->origin);
 	pair_put(reader->pair);
+	replay_free(reader->replay);
 	free(reader->bounce);
 	free(reader);
 	return 0;
@@ -152,11 +153,18 @@ static void count_read(struct scache_reader *reader)
 		push_stats(reader);
 }
 
-void reader_advance(struct scache_reader *reader, size_t bytes)
+void reader_move(struct scache_reader *reader, size_t bytes)
 {
 	reader->position += bytes;
 	set_paced(reader, reader->position);
 	count_read(reader);
+}
+
+void reader_advance(struct scache_reader *reader, const void *data, size_t bytes)
+{
+	if (unlikely(reader->replay != NULL))
+		replay_note(reader->replay, data, bytes);
+	reader_move(reader, bytes);
 }
 
 /* ------------------------------------------------------------------ waiting */
@@ -262,7 +270,7 @@ bool reader_starts_over(struct scache_reader *reader, uint64_t state)
 {
 	if (takes_over(reader, state))
 		return true;
-	return unlikely(reader->origin != NULL) && !reader->has_begun &&
+	return unlikely(reader->origin != NULL) && (!reader->has_begun || reader->replay != NULL) &&
 	       state_gen(state) == reader->name.gen && state_is_death(state) &&
 	       start_over(reader) == 0;
 }
@@ -315,6 +323,12 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 		if (state_gen(state) != reader->name.gen)
 			return reader->error = -ESTALE;
 		written = shm_load_acquire(&reader->entry->written);
+		if (written > reader->position && replay_is_behind(reader)) {
+			ret = replay_some(reader, written);
+			if (ret < 0)
+				return reader->error = ret;
+			continue;
+		}
 		if (written > reader->position) {
 			done = copy_out(reader, reader->position, data,
 					(size_t)min_u64(bytes, written - reader->position));
@@ -327,6 +341,8 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 			return done;
 		}
 		ret = reader_ended(reader, state);
+		if (ret == 0 && replay_is_behind(reader))
+			ret = -EOWNERDEAD; /* the other production was shorter */
 		if (ret != -EAGAIN)
 			return reader->error = ret;
 		ret = await(reader, reader->position, &patience);
@@ -344,7 +360,7 @@ ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, 
 		return done;
 	done = reader_next(reader, ret_data, (size_t)min_u64(bytes, INT64_MAX), timeout_ns);
 	if (done > 0)
-		reader_advance(reader, (size_t)done);
+		reader_advance(reader, ret_data, (size_t)done);
 	return done;
 }
 
@@ -392,6 +408,9 @@ ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 			done = copy_out(reader, offset, ret_data,
 					(size_t)min_u64(bytes, written - offset));
 			reader->has_begun |= done > 0;
+			/* Nobody remembers what this was: no other producer can take it up. */
+			replay_free(reader->replay);
+			reader->replay = NULL;
 			count_read(reader);
 			return done;
 		}

@@ -20,6 +20,7 @@
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
  *	takeover.c a dead producer's work, gone on with
+ *	replay.c   the same work done once more, gone on with in the middle
  *	info.c	   what is shown of an entry
  */
 #ifndef STREAM_STREAM_H
@@ -58,6 +59,7 @@ struct scache_reader {
 	const volatile unsigned char *not_forked; /* as of its peer */
 	_Atomic(shm_u32 *) sleeps_at; /* the word scache_cancel() has to wake */
 	struct reader_origin *origin; /* NULL: not a fetched one */
+	struct replay *replay;	      /* of a deterministic producer's; or NULL */
 	unsigned char *bounce;	      /* between ring and descriptor; NULL until needed */
 	_Atomic uint32_t *open_streams;
 	/* From here on: of the entry it is attached to; start_over() exchanges it. */
@@ -182,8 +184,32 @@ int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t de
 /* reader_next - some of the next bytes, as scache_read(), but the position stays. */
 ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns);
 
-/* reader_advance - @bytes of what reader_next() gave are consumed. */
-void reader_advance(struct scache_reader *reader, size_t bytes);
+/* reader_advance - the first @bytes of the @data that reader_next() gave are consumed. */
+void reader_advance(struct scache_reader *reader, const void *data, size_t bytes);
+
+/* reader_move - the position alone, as others see it as well. */
+void reader_move(struct scache_reader *reader, size_t bytes);
+
+/* --------------------------------------------------------------- replay.c */
+
+struct replay *replay_new(void);
+void replay_free(struct replay *replay);
+
+/* replay_note - the caller has had these bytes. */
+void replay_note(struct replay *replay, const void *data, size_t bytes);
+uint64_t replay_until(const struct replay *replay);
+
+/* replay_is_behind - does the caller already have the bytes at the position? */
+static inline bool replay_is_behind(const struct scache_reader *reader)
+{
+	return unlikely(reader->replay != NULL) && reader->position < replay_until(reader->replay);
+}
+
+/*
+ * replay_some - take some of the bytes up to @written that the caller has had;
+ * 0; -EOWNERDEAD: they are others than those; -errno.
+ */
+int replay_some(struct scache_reader *reader, uint64_t written);
 
 /* ------------------------------------------------------------------- fd.c */
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check_resume - a producer is killed, and another goes on where it stopped:
- * whoever reads notices a pause and nothing else.
+ * check_resume - a producer is killed, and another goes on where it stopped, or
+ * does the same once more: whoever reads notices a pause and nothing else.
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../util/pattern.h"
 #include "../util/scratch.h"
@@ -20,11 +21,15 @@ static const struct scache_acquire_options resumable = {
 static uint64_t stop_at;
 static uint32_t more_flags;
 
+#define NOT_RESUMABLE (1u << 31) /* of our own */
+
 static struct scache_acquire_options options_now(void)
 {
 	struct scache_acquire_options options = resumable;
 
-	options.flags |= more_flags;
+	options.flags |= more_flags & ~NOT_RESUMABLE;
+	if (more_flags & NOT_RESUMABLE)
+		options.flags &= ~SCACHE_RESUMABLE;
 	return options;
 }
 
@@ -230,6 +235,108 @@ START_TEST(a_sweep_fails_an_orphan_in_time)
 }
 END_TEST
 
+/* ------------------------------------------------------------ deterministic */
+
+/* What the second production yields: the same, or not quite. */
+struct again {
+	uint64_t bytes, differs_at;
+};
+
+static int produce_again(void *arg, struct scache_writer *writer)
+{
+	const struct again *again = arg;
+	uint64_t split = again->differs_at < again->bytes ? again->differs_at : again->bytes;
+	int error;
+
+	must_be(scache_written(writer), 0);
+	if (pattern_write(writer, 1, 0, split, 7000, &error) == split)
+		pattern_write(writer, 2, split, again->bytes, 7000, &error);
+	return 0;
+}
+
+static void replay(struct again again, int by_fd, int expected)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .flags = SCACHE_DETERMINISTIC };
+	struct scache_producer producer = { .size = sizeof(producer), .create = produce_again,
+					    .arg = &again };
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
+	static unsigned char data[100000];
+	uint64_t position = 0;
+	struct child child;
+	int ends[2];
+
+	/* All of what the first one publishes may be read before its death is known. */
+	start_and_stop(&child, 200000, NOT_RESUMABLE);
+	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	if (by_fd) {
+		must(pipe(ends) == 0);
+		while (position < 200000) {
+			ssize_t done = scache_read_to_fd(reader, ends[1], 40000, SCACHE_FOREVER);
+
+			must(done > 0 && read(ends[0], data, sizeof(data)) == done);
+			must(pattern_matches(1, position, data, (size_t)done));
+			position += (uint64_t)done;
+		}
+		close(ends[0]);
+		close(ends[1]);
+	} else {
+		must_be(pattern_read(reader, 1, &position, 200000, 3001), 1);
+	}
+	child_kill(&child);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), expected);
+	must_be(position, expected == 0 ? again.bytes : position);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), expected);
+	scache_reader_close(reader);
+	scache_remove(cache, "k", 1);
+	must_be(scache_close(cache), 0);
+	cache = scratch_open();
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+
+START_TEST(the_same_bytes_once_more_are_gone_on_with)
+{
+	replay((struct again){ BLOB_BYTES, BLOB_BYTES }, 0, 0);
+	replay((struct again){ BLOB_BYTES, BLOB_BYTES }, 1, 0);
+	replay((struct again){ 200000, 200000 }, 1, 0);
+}
+END_TEST
+
+START_TEST(other_bytes_are_not)
+{
+	replay((struct again){ BLOB_BYTES, 0 }, 0, -EOWNERDEAD);
+	replay((struct again){ BLOB_BYTES, 199999 }, 1, -EOWNERDEAD);
+	replay((struct again){ 100000, 100000 }, 0, -EOWNERDEAD);
+}
+END_TEST
+
+START_TEST(after_a_pread_nobody_knows_what_was_had)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .flags = SCACHE_DETERMINISTIC };
+	struct again again = { BLOB_BYTES, BLOB_BYTES };
+	struct scache_producer producer = { .size = sizeof(producer), .create = produce_again,
+					    .arg = &again };
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
+	uint64_t position = 0;
+	struct child child;
+	char byte;
+
+	start_and_stop(&child, 300000, NOT_RESUMABLE);
+	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	must_be(scache_pread(reader, &byte, 1, 1000, 0), 1);
+	child_kill(&child);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), -EOWNERDEAD);
+	must_be(position, 300000);
+	scache_reader_close(reader);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -239,6 +346,9 @@ int main(void)
 		an_orphan_that_nobody_wants_fails,
 		the_fourth_death_is_the_last,
 		a_sweep_fails_an_orphan_in_time,
+		the_same_bytes_once_more_are_gone_on_with,
+		other_bytes_are_not,
+		after_a_pread_nobody_knows_what_was_had,
 	};
 
 	return SCRATCH_RUN("resume", tests);

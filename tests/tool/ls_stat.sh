@@ -141,6 +141,20 @@ want_status 0
 want_json
 want_member violations 0
 
+case_is "check --repair finds nothing to do, twice"
+for _ in 1 2; do
+	run "$sc" check --repair --json
+	want_status 0
+	want_json
+	want_member violations 0
+	want_member replaced false
+done
+want_member reaped 0
+want_member freed 0
+run "$sc" check --repair
+want_status 0
+grep -q '^0 dead processes cleaned up' "$work/out" || fail "does not say what was done"
+
 case_is "inspecting does not create a cache"
 for verb in "ls" "stat" "check" "get x" "rm x" "rm --all" "sweep" "destroy"; do
 	# shellcheck disable=SC2086 # verb and argument

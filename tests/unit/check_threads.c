@@ -189,7 +189,7 @@ static void open_again(struct worker *w)
  */
 static void die(struct worker *w, struct scache_reader *reader, struct scache_writer *writer)
 {
-	REQUIRE(fetch_await_jobs(w->cache, PATIENCE_NS) == 0, "callbacks run on");
+	REQUIRE(jobs_await(w->cache, PATIENCE_NS) == 0, "callbacks run on");
 	lockfile_close(w->cache->seat->peer.lock_fd);
 	/* Or it would be closed once more at the burial, when it is somebody else's. */
 	w->cache->seat->peer.lock_fd = -1;
