@@ -19,6 +19,7 @@ enum {
 	OPT_STDIN,
 	OPT_MAX_AGE,
 	OPT_WINDOW,
+	OPT_ON_DEATH,
 	OPT_PACE,
 	OPT_PASS_THROUGH,
 	OPT_REFRESH,
@@ -107,6 +108,14 @@ static int take_option(struct exec *exec, int c)
 		return tool_time(&cmd_exec, optarg, &acquire->max_age_ns);
 	case OPT_WINDOW:
 		return tool_size(&cmd_exec, optarg, &acquire->window_bytes);
+	case OPT_ON_DEATH:
+		exec->share.never_again = !strcmp(optarg, "fail");
+		exec->share.output.is_remembered = !strcmp(optarg, "deterministic");
+		if (strcmp(optarg, "restart") && !exec->share.never_again &&
+		    !exec->share.output.is_remembered)
+			return tool_usage(&cmd_exec, "--on-death is fail, restart or deterministic, "
+						     "not '%s'", optarg);
+		return 0;
 	case OPT_PACE:
 		if (strcmp(optarg, "fastest") && strcmp(optarg, "slowest"))
 			return tool_usage(&cmd_exec, "--pace is fastest or slowest, not '%s'",
@@ -136,6 +145,7 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "stdin", no_argument, NULL, OPT_STDIN },
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "window", required_argument, NULL, OPT_WINDOW },
+		{ "on-death", required_argument, NULL, OPT_ON_DEATH },
 		{ "pace", required_argument, NULL, OPT_PACE },
 		{ "pass-through", no_argument, NULL, OPT_PASS_THROUGH },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
@@ -196,6 +206,9 @@ const struct command cmd_exec = {
 		"  --max-age=TIME     an older run does not count, and this one expires then\n"
 		"  --window=SIZE      how far CMD may be ahead of its fastest reader\n"
 		"  --pace=WHOSE       its window counts from the fastest reader, or the slowest\n"
+		"  --on-death=WHAT    if the run is lost: fail; restart it as long as nothing was\n"
+		"                     printed (the default); or deterministic: also later, for\n"
+		"                     each run prints the same\n"
 		"  --pass-through     do not store it: shared by those who come while its\n"
 		"                     first bytes are still in memory\n"
 		"  --refresh          a finished run does not count\n"

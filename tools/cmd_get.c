@@ -41,12 +41,16 @@ static int explain(struct scache_reader *reader, int error, uint64_t bytes)
 
 static int print(const struct get *get, struct scache_reader *reader, uint64_t *ret_bytes)
 {
+	struct output output = { .bytes = 0 };
 	struct progress progress;
+	int rc;
 
 	if (get->is_part)
 		return stream_part(reader, get->offset, get->bytes, ret_bytes);
 	progress_begin(&progress, STDOUT_FILENO);
-	return stream_out(reader, &progress, ret_bytes);
+	rc = stream_out(reader, &progress, &output);
+	*ret_bytes = output.bytes;
+	return rc;
 }
 
 static int print_blob(struct scache *cache, const struct get *get)

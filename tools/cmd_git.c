@@ -75,7 +75,7 @@ static void log_request(const struct git *git, const char *outcome, int status, 
 	n = asprintf(&line,
 		     "%s pid=%ld outcome=%s status=%s bytes=%llu ms=%llu repository=\"%s\" "
 		     "why=\"%s\"\n",
-		     stamp, (long)getpid(), outcome, code, (unsigned long long)git->share.bytes,
+		     stamp, (long)getpid(), outcome, code, (unsigned long long)git->share.output.bytes,
 		     (unsigned long long)((tool_now_ns() - git->start_ns) / NS_PER_MS),
 		     repository ? repository : "", reason ? reason : "");
 	if (n > 0)

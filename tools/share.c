@@ -5,7 +5,7 @@
  *
  * Find the run or start it, stream it, tell how it ended. A run that was lost
  * before this caller had a byte of it is taken up anew, unseen; afterwards it
- * is exit status 124. Whenever the cache cannot help, the answer is
+ * is exit status 124, unless each run yields the same (--on-death=deterministic). Whenever the cache cannot help, the answer is
  * SHARE_BYPASS, and CMD may take this process's place and simply run.
  */
 #include "tool.h"
@@ -45,6 +45,7 @@ void share_free(struct share *share)
 	if (share->request.spool_fd >= 0)
 		close(share->request.spool_fd);
 	free(share->request.path);
+	stream_forget(&share->output);
 }
 
 int share_run_directly(struct share *share)
@@ -130,20 +131,33 @@ static int attach(struct share *share, struct scache_reader **ret_reader)
 	return look_up(share, ret_reader);
 }
 
-/* After a run that gave us nothing. */
+/* What CMD's other run can no more mend. */
+static int give_up(const struct share *share, const char *why)
+{
+	tool_error("the producer was lost after %llu bytes: %s",
+		   (unsigned long long)share->output.bytes, why);
+	return TOOL_LOST;
+}
+
+/* After a run that was lost: another, if what was output allows that. */
 static int lost(struct share *share, int error)
 {
+	if (share->never_again || (share->output.bytes && !share->output.is_remembered))
+		return give_up(share, scache_strerror(error));
 	switch (error) {
 	case -EOWNERDEAD: /* killed, or gone without a word: */
 	case -ECANCELED:
 	case -EPIPE:
 	case -EBADMSG: /* the entry is gone, the next look-up finds another */
 	case -ESTALE:
-		/* nothing was output yet, so nobody has lost anything */
-		return ++share->lost <= LOST_MAX ? AGAIN : SHARE_BYPASS;
+		if (++share->lost <= LOST_MAX)
+			return AGAIN;
+		break;
 	default:
-		return SHARE_BYPASS;
+		break;
 	}
+	/* nothing was output yet, so nobody has lost anything */
+	return share->output.bytes ? give_up(share, scache_strerror(error)) : SHARE_BYPASS;
 }
 
 static enum share_how how_attached(const struct share *share, struct scache_reader *reader)
@@ -176,20 +190,16 @@ static int stream(struct share *share, struct scache_reader *reader)
 	int rc, code;
 
 	share->how = how_attached(share, reader);
-	rc = stream_out(reader, &share->progress, &share->bytes);
+	rc = stream_out(reader, &share->progress, &share->output);
 	code = rc == -EREMOTEIO ? stream_code(reader) : 0;
 	if (code && !share->started)
 		stream_print_message(reader);
 	leave_run(share, reader, rc);
 	if (rc == STREAM_OUTPUT_FAILED)
 		return TOOL_UNUSABLE;
-	if (!rc || code)
-		return code;
-	if (!share->bytes)
-		return lost(share, rc);
-	tool_error("the producer was lost after %llu bytes: %s", (unsigned long long)share->bytes,
-		   scache_strerror(rc));
-	return TOOL_LOST;
+	if (rc == STREAM_DIFFERS)
+		return give_up(share, "another run did not yield the same");
+	return !rc || code ? code : lost(share, rc);
 }
 
 int share_run(struct share *share)
@@ -208,5 +218,7 @@ int share_run(struct share *share)
 		else if (rc != -ENOENT)
 			status = SHARE_BYPASS;
 	}
-	return status >= 0 ? status : SHARE_BYPASS;
+	if (status >= 0)
+		return status;
+	return share->output.bytes ? give_up(share, "the cache cannot help any more") : SHARE_BYPASS;
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define PIECE_BYTES 4096 /* PIPE_BUF: what poll() promises to fit into a pipe */
 
@@ -57,29 +58,99 @@ static int output_is_gone(void)
 	return -EPIPE;
 }
 
-int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes)
+/* ------------------------------------------------------------- another run */
+
+void stream_forget(struct output *output)
+{
+	XXH3_freeState(output->sum);
+	output->sum = NULL;
+}
+
+static int remember(struct output *output, const char *data, size_t bytes)
+{
+	if (!output->is_remembered)
+		return 0;
+	if (!output->sum) {
+		output->sum = XXH3_createState();
+		if (!output->sum)
+			return -ENOMEM;
+		XXH3_128bits_reset(output->sum);
+	}
+	XXH3_128bits_update(output->sum, data, bytes);
+	return 0;
+}
+
+/* What was output already, of this run: to be skipped if it is the same. */
+struct skip {
+	uint64_t left;
+	XXH3_state_t *sum;
+};
+
+/* How many of the next @bytes are not news; -ENOMEM, -EILSEQ: not the same. */
+static ssize_t skip_some(struct skip *skip, const struct output *output, const char *data,
+			 size_t bytes)
+{
+	size_t part = skip->left < bytes ? (size_t)skip->left : bytes;
+
+	if (!part)
+		return 0;
+	if (!skip->sum) {
+		skip->sum = XXH3_createState();
+		if (!skip->sum)
+			return -ENOMEM;
+		XXH3_128bits_reset(skip->sum);
+	}
+	XXH3_128bits_update(skip->sum, data, part);
+	skip->left -= part;
+	if (!skip->left && !XXH128_isEqual(XXH3_128bits_digest(skip->sum),
+					   XXH3_128bits_digest(output->sum)))
+		return -EILSEQ;
+	return (ssize_t)part;
+}
+
+/* Some bytes of a run: out with what is news. 0 or -errno; -EILSEQ as above. */
+static int put_out(struct progress *progress, struct scache_reader *reader, struct skip *skip,
+		   struct output *output, const char *data, size_t bytes)
+{
+	ssize_t known = skip_some(skip, output, data, bytes);
+	int rc;
+
+	if (known < 0)
+		return (int)known;
+	data += known;
+	bytes -= (size_t)known;
+	if (!bytes)
+		return 0;
+	rc = remember(output, data, bytes);
+	if (!rc)
+		rc = write_out(progress, reader, data, bytes, output->bytes);
+	output->bytes += bytes;
+	return rc;
+}
+
+int stream_out(struct scache_reader *reader, struct progress *progress, struct output *output)
 {
 	int64_t timeout_ns = PROGRESS_TICK_MS * NS_PER_MS;
+	struct skip skip = { .left = output->bytes };
 	char *buffer = malloc(TOOL_BUFFER_BYTES);
-	uint64_t bytes = 0;
 	ssize_t n = -ENOMEM;
 	int rc = 0;
 
 	while (buffer && !rc) {
 		n = scache_read(reader, buffer, TOOL_BUFFER_BYTES, timeout_ns);
-		if (n > 0) {
-			rc = write_out(progress, reader, buffer, (size_t)n, bytes);
-			bytes += (uint64_t)n;
-		} else if (n != -ETIMEDOUT && n != -EAGAIN) {
+		if (n > 0)
+			rc = put_out(progress, reader, &skip, output, buffer, (size_t)n);
+		else if (n != -ETIMEDOUT && n != -EAGAIN)
 			break;
-		} else {
+		else
 			rc = output_is_gone();
-		}
-		progress_tick(progress, reader, bytes);
+		progress_tick(progress, reader, output->bytes);
 	}
 	progress_end(progress);
 	free(buffer);
-	*ret_bytes = bytes;
+	XXH3_freeState(skip.sum);
+	if (rc == -EILSEQ || (!n && skip.left))
+		return STREAM_DIFFERS;
 	if (rc) {
 		tool_error("standard output: %s", strerror(-rc));
 		return STREAM_OUTPUT_FAILED;

@@ -186,9 +186,22 @@ void progress_end(struct progress *progress);
 /* --------------------------------------------------------------- stream.c */
 
 #define STREAM_OUTPUT_FAILED 1 /* said so already */
+#define STREAM_DIFFERS 2
 
-/* Returns 0 at the end, STREAM_OUTPUT_FAILED, or what scache_read() said. */
-int stream_out(struct scache_reader *reader, struct progress *progress, uint64_t *ret_bytes);
+/* What has been output already, and, for another run of the same bytes, its checksum. */
+struct output {
+	uint64_t bytes;
+	int is_remembered; /* set before the first call: the sum is kept, another run may go on */
+	void *sum;         /* private; stream_forget() frees it */
+};
+
+/*
+ * The rest of a run: of a second one first what was output is skipped, which
+ * must be the same. Returns 0 at the end, STREAM_OUTPUT_FAILED, STREAM_DIFFERS,
+ * or what scache_read() said.
+ */
+int stream_out(struct scache_reader *reader, struct progress *progress, struct output *output);
+void stream_forget(struct output *output);
 /* The same for at most @bytes bytes from @offset on, without a progress line. */
 int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 		uint64_t *ret_bytes);
@@ -260,10 +273,11 @@ enum share_how {
 
 struct share {
 	struct holder_request request; /* acquire, argv, path, spool_fd: the caller's to fill */
+	int never_again; /* a run that is lost is not replaced, even before its first byte */
 	int use_stdin; /* CMD reads: the spool, or standard input itself if there is none */
 	/* what came of it */
 	enum share_how how;
-	uint64_t bytes; /* that were output */
+	struct output output; /* is_remembered: the caller's to set */
 	/* private */
 	int lost;    /* producers */
 	int started; /* the present run is ours: we heard its messages live */

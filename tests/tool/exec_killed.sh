@@ -125,6 +125,57 @@ for i in 1 2; do
 done
 runs_are 2
 
+case_is "--on-death=fail: then somebody does"
+reset
+start 1 "$sc" exec --on-death=fail --key=failing -- "$work/second" 2
+await test -s "$work/runs"
+await entry_is failing readers 1
+kill -KILL "$(entry failing producer_pid)"
+wait_for "$pid1"
+want_status 124
+runs_are 1
+
+script twice <<'END'
+begin
+echo first
+[ "$(wc -l <"$work/runs")" -ge 2 ] || while :; do sleep 0.02; done
+echo "$1"
+END
+
+case_is "--on-death=deterministic: another run goes on after the first byte"
+reset
+for i in 1 2; do
+	start $i "$sc" exec --on-death=deterministic --key=twice -- "$work/twice" last
+done
+for i in 1 2; do
+	await has_line first "$work/out.$i"
+done
+kill -KILL "$(entry twice producer_pid)"
+for i in 1 2; do
+	eval "wait_for \$pid$i"
+	want_status 0
+	[ "$(cat "$work/out.$i")" = "first
+last" ] || fail "wrong output"
+	[ ! -s "$work/err.$i" ] || fail "somebody noticed"
+done
+runs_are 2
+
+script differing <<'END'
+begin
+wc -l <"$work/runs"
+[ "$(wc -l <"$work/runs")" -ge 2 ] || while :; do sleep 0.02; done
+END
+
+case_is "--on-death=deterministic: not if that run prints something else"
+reset
+start 1 "$sc" exec --on-death=deterministic --key=differing -- "$work/differing"
+await test -s "$work/out.1"
+kill -KILL "$(entry differing producer_pid)"
+wait_for "$pid1"
+want_status 124
+[ "$(cat "$work/out.1")" = 1 ] || fail "wrong output"
+grep -q 'did not yield the same' "$work/err.1" || fail "does not say why"
+
 case_is "a holder that gets SIGTERM stops CMD and tells its readers"
 reset
 rm -f "$work/cmd"
