@@ -199,6 +199,21 @@ bool cursor_block_names(const struct segment *segment, uint32_t block, struct en
 	return false;
 }
 
+void cursor_override_stopped(struct segment *segment, struct entry_name name)
+{
+	for (uint32_t block = 0; block < segment->geometry.blocks; block++) {
+		uint64_t owner = shm_load(&segment->block_owners[block]);
+
+		if (owner == 0 || !cursor_block_names(segment, block, name) ||
+		    !peer_is_stopped(segment, NAME_INDEX(owner)))
+			continue;
+		for (uint32_t i = 0; i < SHM_BLOCK_CURSORS; i++)
+			shm_cas(&segment->blocks[block].cursors[i].name, name_word(name), 0);
+		/* STEP cursor-overridden: it is not protected any more. Die here: any sweep goes on. */
+		STEP("cursor-overridden");
+	}
+}
+
 /* Tell the writer of what a dead reader read that there is one reader less. */
 static void raise_attention(struct peer *reaper, uint64_t word)
 {

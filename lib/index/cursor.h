@@ -82,6 +82,13 @@ bool cursor_is_attached(const struct segment *segment, uint32_t cell, struct ent
 /* cursor_block_names - does any cursor of a block read the entry? */
 bool cursor_block_names(const struct segment *segment, uint32_t block, struct entry_name name);
 
+/*
+ * cursor_override_stopped - take their cursors on the entry from processes that
+ * are stopped. Only on an entry that nobody can find any more: when they go on,
+ * they see that it has been reused (stream/copy.c). Never a living reader's.
+ */
+void cursor_override_stopped(struct segment *segment, struct entry_name name);
+
 /* cursor_reap - clear and free all blocks of a dead peer. */
 void cursor_reap(struct peer *reaper, uint32_t slot);
 

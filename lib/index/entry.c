@@ -164,6 +164,7 @@ bool entry_retire(struct segment *segment, struct entry_name name, uint64_t word
 {
 	uint32_t epoch = (uint32_t)shm_load(&segment->header->epoch);
 
+	/* ORDER overridden, seq_cst: the state before its ring and file go. Pairs with copy_out(). */
 	if (!shm_cas(entry_state_word(segment, name.idx), word,
 		     state_make(name.gen, ENTRY_RETIRED, ENTRY_HIDDEN, epoch)))
 		return false;

@@ -108,6 +108,8 @@ struct shm_peer {
 	shm_u64 state;	/* {gen:32 | enum peer_state:32}; see shm/peer.h */
 	shm_u64 pid;	/* as the process sees itself: for people only */
 	shm_u64 seen_alive_ns; /* by whoever asked the kernel last */
+	/* Which process of that number is meant: for peer_is_stopped(). */
+	shm_u64 pid_namespace, started_ticks;
 	/* Never reset: a slot's counters outlive its users. */
 	shm_u64 stats[STAT_COUNT] ALIGNED(CACHE_LINE_BYTES);
 	struct shm_pin pins[SHM_PINS];

@@ -2,11 +2,16 @@
 #include "shm/peer.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/step.h"
 #include "shm/wait.h"
 
@@ -31,11 +36,67 @@ void peer_unmark_fork(struct peer *peer)
 	munmap((void *)(uintptr_t)peer->not_forked, SHM_PAGE_BYTES);
 }
 
+/* ---------------------------------------------------------------- as /proc shows it */
+
+struct process {
+	uint64_t namespace, started_ticks;
+	char state;
+};
+
+/* What /proc says of process @pid, in our own namespace. All 0 if nothing. */
+static void look_at_process(uint64_t pid, struct process *ret_process)
+{
+	char path[64], text[512];
+	const char *end;
+	struct stat st;
+	ssize_t bytes;
+	int fd;
+
+	*ret_process = (struct process){ .state = '?' };
+	snprintf(path, sizeof(path), "/proc/%llu/stat", (unsigned long long)pid);
+	fd = fd_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	bytes = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	if (bytes <= 0)
+		return;
+	text[bytes] = '\0';
+	/* The name before it may have blanks and brackets of its own. */
+	end = strrchr(text, ')');
+	if (end == NULL ||
+	    sscanf(end + 1,
+		   " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d"
+		   " %" SCNu64,
+		   &ret_process->state, &ret_process->started_ticks) != 2)
+		*ret_process = (struct process){ .state = '?' };
+	if (stat("/proc/self/ns/pid", &st) == 0)
+		ret_process->namespace = st.st_ino;
+}
+
+bool peer_is_stopped(const struct segment *segment, uint32_t slot)
+{
+	struct shm_peer *shared;
+	struct process process;
+
+	if (slot >= segment->geometry.peers)
+		return false;
+	shared = &segment->peers[slot];
+	if (PEER_STATE(shm_load(&shared->state)) != PEER_ACTIVE)
+		return false;
+	look_at_process(shm_load_relaxed(&shared->pid), &process);
+	return (process.state == 'T' || process.state == 't') && process.namespace != 0 &&
+	       process.namespace == shm_load_relaxed(&shared->pid_namespace) &&
+	       process.started_ticks == shm_load_relaxed(&shared->started_ticks);
+}
+
+/* ---------------------------------------------------------------------- the seat */
+
 /* Take slot @i if nobody has it. 0, -EAGAIN, -errno. */
 static int claim_slot(struct segment *segment, int lock_fd, uint32_t i, uint32_t *ret_gen)
 {
 	struct shm_peer *shared = &segment->peers[i];
 	uint64_t word = shm_load(&shared->state);
+	struct process process;
 	int ret;
 
 	if (PEER_STATE(word) != PEER_FREE)
@@ -50,7 +111,10 @@ static int claim_slot(struct segment *segment, int lock_fd, uint32_t i, uint32_t
 		lockfile_drop(lock_fd, segment->number, i);
 		return -EAGAIN;
 	}
+	look_at_process((uint64_t)getpid(), &process);
 	shm_store_relaxed(&shared->pid, (uint64_t)getpid());
+	shm_store_relaxed(&shared->pid_namespace, process.namespace);
+	shm_store_relaxed(&shared->started_ticks, process.started_ticks);
 	shm_store_relaxed(&shared->seen_alive_ns, clock_shared_ns());
 	shm_store(&shared->state, PEER_WORD(PEER_GEN(word), PEER_ACTIVE));
 	/* STEP peer-active: a seat with nothing on it. Die here: a reaper frees it. */

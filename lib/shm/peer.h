@@ -69,6 +69,12 @@ static inline bool peer_is_forked(const struct peer *peer)
  */
 bool peer_is_dead(struct peer *peer, uint32_t slot);
 
+/*
+ * peer_is_stopped - by a signal or a debugger, and surely so: false if it is in
+ * another PID namespace, or cannot be told. Never a proof of death.
+ */
+bool peer_is_stopped(const struct segment *segment, uint32_t slot);
+
 /* peer_count - add to a statistic of this process. */
 static inline void peer_count(struct peer *peer, enum shm_stat stat, uint64_t n)
 {

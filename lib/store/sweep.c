@@ -215,13 +215,34 @@ static bool evict_oldest(struct store *store)
 	return sweep_entry(store, victim);
 }
 
+/*
+ * Entries that only stopped processes hold back: they may be stopped for ever,
+ * and there may be as many of them as there are slots.
+ */
+static bool collect_from_stopped(struct store *store)
+{
+	struct segment *segment = store->segment;
+	bool freed = false;
+
+	for (uint32_t idx = 0; idx < segment->geometry.entries && !freed; idx++) {
+		uint64_t word = shm_load(entry_state_word(segment, idx));
+		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
+
+		if (!state_is_garbage(word))
+			continue;
+		cursor_override_stopped(segment, name);
+		freed = collect(store, name);
+	}
+	return freed;
+}
+
 bool sweep_make_room(struct store *store)
 {
 	if (sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
 	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
-	return evict_oldest(store);
+	return collect_from_stopped(store) || evict_oldest(store);
 }
 
 /* ------------------------------------------------------------ a full sweep */

@@ -77,21 +77,36 @@ static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void 
 	return done == 0 ? blob_is_damaged(reader) : done;
 }
 
+/*
+ * Was it ours all the time? Else this process was stopped, and for want of room
+ * its cursor was taken from it: what was copied may be of another life.
+ */
+static bool is_still_there(const struct scache_reader *reader)
+{
+	uint64_t state;
+
+	/* ORDER overridden, acquire: the bytes before the state. Pairs with entry_retire(). */
+	shm_fence_acquire();
+	state = shm_load_acquire(reader->state);
+	return state_gen(state) == reader->name.gen && state_of(state) != ENTRY_RETIRED &&
+	       state_of(state) != ENTRY_SWEEPING;
+}
+
 ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t bytes)
 {
+	bool from_ring = false;
 	ssize_t done = 0;
 
 	if (reader->ring != NULL)
 		done = (ssize_t)copy_from_ring(reader, at, data, bytes);
+	from_ring = done > 0;
+	if (!from_ring)
+		done = copy_from_file(reader, at, data, bytes);
+	if (unlikely(!is_still_there(reader)))
+		return -ESTALE;
 	if (done > 0) {
-		reader->stats[STAT_BYTES_RING] += (uint64_t)done;
-		reader->stats[STAT_READS_RING]++;
-		return done;
-	}
-	done = copy_from_file(reader, at, data, bytes);
-	if (done > 0) {
-		reader->stats[STAT_BYTES_FILE] += (uint64_t)done;
-		reader->stats[STAT_READS_FILE]++;
+		reader->stats[from_ring ? STAT_BYTES_RING : STAT_BYTES_FILE] += (uint64_t)done;
+		reader->stats[from_ring ? STAT_READS_RING : STAT_READS_FILE]++;
 	}
 	return done;
 }
