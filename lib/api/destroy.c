@@ -15,12 +15,13 @@
 #include "api/cache.h"
 #include "base/detail.h"
 #include "base/fd.h"
+#include "base/step.h"
 #include "base/thread.h"
 #include "store/sweep.h"
 
 struct destruction {
 	const struct scache_sweep_options *options;
-	struct store store; /* only its directories are used */
+	struct store store; /* only its directory and its modes are used */
 	bool dry_run;
 	uint64_t unknown;
 };
@@ -121,11 +122,24 @@ static int destroy_all(struct destruction *d, const char *dir, struct cache_fds 
 			tell(d, dir, "directory", false, 0);
 		return 0;
 	}
+	/*
+	 * STEP destroy-segment-gone: no blob, no segment. Die here: a cache anew for the next
+	 * opener.
+	 */
+	STEP("destroy-segment-gone");
 	remove_fan_outs(d);
 	unlinkat(fds->dir_fd, "blobs", AT_REMOVEDIR);
+	/*
+	 * STEP destroy-blobs-gone: a lock file is all. Die here: a cache anew for the next opener.
+	 */
+	STEP("destroy-blobs-gone");
 	/* The lock file last: until then nobody else can begin anew under it. */
 	unlinkat(fds->ctl_fd, "lock", 0);
+	/* STEP destroy-lock-gone: no cache, an empty ctl/. Die here: the next opener uses it. */
+	STEP("destroy-lock-gone");
 	unlinkat(fds->dir_fd, "ctl", AT_REMOVEDIR);
+	/* STEP destroy-ctl-gone: an empty directory. Die here: whoever made it may remove it. */
+	STEP("destroy-ctl-gone");
 	if (d->unknown > 0)
 		return detail_set(-ENOTEMPTY, "%llu files in %s are not streamcache's and were left",
 				  (unsigned long long)d->unknown, dir);
@@ -144,18 +158,21 @@ int scache_destroy(const char *dir, const struct scache_sweep_options *options)
 	struct destruction d = { .options = options };
 	struct cache_fds fds;
 	struct stat st;
+	uint32_t mode;
 	int ret;
 
 	detail_clear();
 	if (dir == NULL || dir[0] == '\0')
 		return detail_set(-EINVAL, "the cache needs a directory");
 	/* A group share says so by its mode; its owner may destroy it without being told. */
-	ret = cache_open_directories(dir, stat(dir, &st) == 0 && st.st_mode & 020 ? 0770 : 0700,
-				     false, &fds);
+	mode = stat(dir, &st) == 0 && st.st_mode & 020 ? 0770 : 0700;
+	ret = cache_open_directories(dir, mode, false, &fds);
 	if (ret < 0)
 		return ret;
 	d.dry_run = options != NULL && options->flags & SCACHE_DRY_RUN;
 	d.store.blobs_fd = fds.blobs_fd;
+	/* What a file gets before it is emptied; if we die then, it must be readable. */
+	d.store.file_mode = mode & 0660;
 	ret = lockfile_enter_gate(fds.lock_fd, GATE_TIMEOUT_NS);
 	if (ret == 0) {
 		ret = lockfile_any_in_use(fds.lock_fd);

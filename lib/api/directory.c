@@ -14,6 +14,7 @@
 #include "api/cache.h"
 #include "base/detail.h"
 #include "base/fd.h"
+#include "base/step.h"
 
 static int judge(const struct stat *st, const char *what, uint32_t mode)
 {
@@ -43,9 +44,19 @@ static int share_with_group(int fd, uint32_t mode, gid_t group)
 	if (!(mode & 070) || fstat(fd, &st) < 0 || st.st_uid != geteuid() ||
 	    (st.st_gid == group && (st.st_mode & 07777) == (mode | S_ISGID)))
 		return 0;
-	if ((st.st_gid != group && fchown(fd, (uid_t)-1, group) < 0) ||
-	    fchmod(fd, mode | S_ISGID) < 0)
+	if (st.st_gid != group && fchown(fd, (uid_t)-1, group) < 0)
 		return detail_set(-errno, "cannot share the cache directory with its group");
+	/*
+	 * STEP directory-chowned: the group's, and closed to it. Die here: its owner's next open
+	 * shares it.
+	 */
+	STEP("directory-chowned");
+	if (fchmod(fd, mode | S_ISGID) < 0)
+		return detail_set(-errno, "cannot share the cache directory with its group");
+	/*
+	 * STEP directory-shared: others of the group may enter. Die here: the next opener goes on.
+	 */
+	STEP("directory-shared");
 	return 0;
 }
 
@@ -60,6 +71,11 @@ static int open_directory(int at, const char *name, const char *what, uint32_t m
 	if (fd < 0 && errno == ENOENT && create) {
 		if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 			return detail_set(-errno, "cannot create %s", what);
+		/*
+		 * STEP directory-made: empty, for its owner alone. Die here: the next opener goes
+		 * on.
+		 */
+		STEP("directory-made");
 		fd = fd_openat(at, name, flags, 0);
 	}
 	if (fd < 0 && errno == ENOTDIR && at != AT_FDCWD)

@@ -183,6 +183,11 @@ static int prepare(struct request *rq, struct entry_name name, int *ret_fd)
 	if (ring != RING_NONE) {
 		shm_store_relaxed(&entry->ring, ring + 1);
 		shm_store_relaxed(&entry->floor, 0);
+		/*
+		 * STEP ring-noted: the entry knows its ring. Die here: the reaper retires the
+		 * entry.
+		 */
+		STEP("ring-noted");
 		return 0;
 	}
 	if (rq->pass_through)
@@ -294,6 +299,11 @@ static enum round create(struct request *rq, uint64_t head)
 	if (rq->want_reader) {
 		cursor_publish(store->segment, rq->cell, name);
 		shm_store(&entry_at(store->segment, name.idx)->had_reader, 1);
+		/*
+		 * STEP creator-attached: its reader is there before it is. Die here: our reaper
+		 * clears both.
+		 */
+		STEP("creator-attached");
 	}
 	entry_start(store->peer, name);
 	pin = epoch_enter(store->peer);
@@ -303,6 +313,8 @@ static enum round create(struct request *rq, uint64_t head)
 		return open_created(rq, name, fd);
 	if (rq->want_reader)
 		shm_store(&cursor_at(store->segment, rq->cell)->name, 0);
+	/* STEP race-lost: filling, in no chain, unread. Die here: the reaper fails it. */
+	STEP("race-lost");
 	sweep_give_back(store, name, ENTRY_FILLING, fd >= 0);
 	if (fd >= 0)
 		close(fd);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/cache.h"
@@ -99,6 +100,23 @@ static int set_up_store(struct seat *seat, uint32_t mode, const struct cache_fds
 	return table_init(store);
 }
 
+/*
+ * Through the gate, and to where files can be made: whoever waited there while
+ * the cache was being destroyed may hold a directory that is gone, although
+ * the destroyer has died before it took the lock file, too.
+ */
+static int enter_gate(const struct cache_fds *fds)
+{
+	struct stat st;
+	int ret = lockfile_enter_gate(fds->lock_fd, GATE_TIMEOUT_NS);
+
+	if (ret == 0 && (fstat(fds->blobs_fd, &st) < 0 || st.st_nlink == 0)) {
+		lockfile_leave_gate(fds->lock_fd);
+		ret = -ESTALE;
+	}
+	return ret;
+}
+
 static int sit_down(const struct scache *cache, struct seat *seat)
 {
 	struct segment_wishes wishes = cache->wishes;
@@ -113,7 +131,7 @@ static int sit_down(const struct scache *cache, struct seat *seat)
 	wishes.segment_dir = cache->segment_dir;
 	wishes.group = fds.group;
 	gate_fd = fds.lock_fd;
-	ret = lockfile_enter_gate(gate_fd, GATE_TIMEOUT_NS);
+	ret = enter_gate(&fds);
 	if (ret == 0) {
 		ret = join(seat, &fds, &wishes);
 		lockfile_leave_gate(gate_fd);

@@ -26,6 +26,8 @@ void cursor_space_leave(struct cursor_space *space, struct peer *peer)
 	for (uint32_t i = 0; i < space->count; i++) {
 		SC_ASSERT(space->taken[i] == 0);
 		shm_store(&peer->segment->block_owners[space->blocks[i]], 0);
+		/* STEP block-freed: others of ours remain. Die here: our reaper frees them. */
+		STEP("block-freed");
 	}
 	pthread_mutex_destroy(&space->mutex);
 	cursor_space_forget(space);
@@ -115,6 +117,8 @@ void cursor_publish(struct segment *segment, uint32_t cell, struct entry_name na
 
 	/* The position first: a scan that sees the name must not see an old position. */
 	shm_store_release(&cursor->position, 0);
+	/* STEP cursor-reset: a cell that names nothing. Die here: our reaper frees its block. */
+	STEP("cursor-reset");
 	/* ORDER door, seq_cst: cursor before the second look at the state. Pairs with entry_hide(). */
 	shm_store(&cursor->name, name_word(name));
 	/* STEP cursor-set: the entry cannot be reused. Die here: our reaper clears it. */
@@ -131,10 +135,20 @@ bool cursor_attach(struct segment *segment, uint32_t cell, struct entry_name nam
 	word = shm_load(entry_state_word(segment, name.idx));
 	if (state_gen(word) != name.gen || !state_is_findable(word)) {
 		shm_store(&cursor_at(segment, cell)->name, 0);
+		/*
+		 * STEP cursor-withdrawn: as if we had not come. Die here: our reaper frees its
+		 * block.
+		 */
+		STEP("cursor-withdrawn");
 		return false;
 	}
 	if (shm_load_relaxed(&entry->had_reader) == 0)
 		shm_store(&entry->had_reader, 1);
+	/*
+	 * STEP reader-attached: the door cannot close unseen. Die here: our reaper clears the
+	 * cursor.
+	 */
+	STEP("reader-attached");
 	*ret_state = word;
 	return true;
 }
@@ -151,6 +165,8 @@ void cursor_detach(struct peer *peer, uint32_t cell, struct entry_name name)
 	 * its next life makes somebody look once for nothing.
 	 */
 	shm_store(&entry->attention, 1);
+	/* STEP attention-raised: the writer may sleep on. Die here: it looks at its tick. */
+	STEP("attention-raised");
 	peer_count(peer, STAT_WAKES, (uint64_t)wait_announce(&entry->writer_event));
 }
 
@@ -250,6 +266,7 @@ void cursor_reap(struct peer *reaper, uint32_t slot)
 		}
 		/* Cells before the owner: a block without an owner has only empty cells. */
 		shm_store(&segment->block_owners[block], 0);
+		/* STEP reap-block: the block is anybody's. Die here: reaped again, for the rest. */
 		STEP("reap-block");
 	}
 }

@@ -76,6 +76,8 @@ void entry_fill(struct peer *peer, struct entry_name name, const struct entry_dr
 	/* The event words keep their sequence: a sleeper of the last life wakes anyway. */
 	shm_store_relaxed(&peer->segment->expires[name.idx], UINT64_MAX);
 	fill_key(entry, draft);
+	/* STEP entry-filled: a key, but nobody can reach it. Die here: the reaper retires it. */
+	STEP("entry-filled");
 }
 
 void entry_start(struct peer *peer, struct entry_name name)

@@ -159,6 +159,8 @@ bool index_insert(struct peer *peer, struct entry_name name, const struct index_
 	shm_u64 *bucket = index_bucket(segment, key->hash);
 
 	shm_store(&entry_at(segment, name.idx)->next, LINK_MAKE(name.gen, (uint32_t)head));
+	/* STEP link-written: our link, but no way to us. Die here: the reaper fails the entry. */
+	STEP("link-written");
 	if (!shm_cas(bucket, head, name_word(name)))
 		return false;
 	/* STEP head-linked: findable, no byte yet. Die here: the reaper fails it. */

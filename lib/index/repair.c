@@ -29,7 +29,7 @@ static void fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
 
 	if (!shm_cas(entry_state_word(peer->segment, idx), word, after))
 		return;
-	/* STEP reap-failed: the key is free, nobody told. Die here: waiters look at their tick. */
+	/* STEP reap-failed: failed, or an orphan; nobody told. Die here: waiters look at their tick. */
 	STEP("reap-failed");
 	if (state_of(after) == ENTRY_FAILED)
 		peer_count(peer, STAT_FAILURES, 1);
@@ -79,6 +79,8 @@ static int reap_locked(struct peer *peer, uint32_t slot)
 	STEP("reap-begun");
 	for (unsigned cell = 0; cell < SHM_PINS; cell++)
 		shm_store(&shared->pins[cell].word, 0);
+	/* STEP reap-pins: no pin holds the epoch back. Die here: the next reaper starts over. */
+	STEP("reap-pins");
 	cursor_reap(peer, slot);
 	reap_entries(peer, slot);
 	/* What it held may be swept now; and it may have died with the hint in its hands. */
@@ -86,6 +88,8 @@ static int reap_locked(struct peer *peer, uint32_t slot)
 	/* STEP reap-done: nothing is tagged with the slot. Die here: done once more. */
 	STEP("reap-done");
 	shm_store(&shared->state, PEER_WORD(PEER_GEN(word) + 1, PEER_FREE));
+	/* STEP reap-freed: a free slot whose byte we hold. Die here: the kernel lets it go. */
+	STEP("reap-freed");
 	peer_count(peer, STAT_DEATHS, 1);
 	return 1;
 }
@@ -100,8 +104,15 @@ int repair_reap(struct peer *peer, uint32_t slot)
 		return 0;
 	pthread_mutex_lock(&peer->reap_mutex);
 	if (lockfile_take(peer->lock_fd, segment->number, slot) == 0) {
+		/*
+		 * STEP reap-byte-taken: the dead one's byte is ours. Die here: it is free to reap
+		 * again.
+		 */
+		STEP("reap-byte-taken");
 		reaped = reap_locked(peer, slot);
 		lockfile_drop(peer->lock_fd, segment->number, slot);
+		/* STEP reap-byte-dropped: anybody may sit down. Die here: nothing to mend. */
+		STEP("reap-byte-dropped");
 	}
 	pthread_mutex_unlock(&peer->reap_mutex);
 	return reaped;

@@ -24,8 +24,14 @@ void ring_release(struct segment *segment, struct entry_name name)
 {
 	/* By scan and not by the entry's word: whoever claimed may have died before noting it. */
 	for (uint32_t i = 0; i < segment->geometry.rings; i++)
-		if (shm_load(&segment->ring_owners[i]) == name_word(name))
-			shm_cas(&segment->ring_owners[i], name_word(name), 0);
+		if (shm_load(&segment->ring_owners[i]) == name_word(name) &&
+		    shm_cas(&segment->ring_owners[i], name_word(name), 0)) {
+			/*
+			 * STEP ring-released: anybody may claim it. Die here: its entry is repaired
+			 * alone.
+			 */
+			STEP("ring-released");
+		}
 }
 
 uint32_t ring_count_in_use(const struct segment *segment)

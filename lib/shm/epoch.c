@@ -47,6 +47,8 @@ unsigned epoch_enter(struct peer *peer)
 void epoch_leave(struct peer *peer, unsigned cell)
 {
 	shm_store_release(&peer->shared->pins[cell].word, 0);
+	/* STEP pin-cleared: nothing waits for us any more. Die here: nothing to mend. */
+	STEP("pin-cleared");
 	atomic_fetch_and(&peer->pins_taken, ~(1u << cell));
 }
 
@@ -81,10 +83,20 @@ bool epoch_advance(struct peer *peer)
 		since_ns = shm_load_relaxed(&header->epoch_blocked_ns);
 		if (since_ns == 0)
 			shm_store_relaxed(&header->epoch_blocked_ns, now_ns);
+		/*
+		 * STEP epoch-blocked: the clock of a pin runs. Die here: the next sweep goes by it.
+		 */
+		STEP("epoch-blocked");
 		if (since_ns == 0 || now_ns < since_ns + EPOCH_STALL_NS)
 			return false;
 	}
-	if (shm_cas(&header->epoch, epoch, epoch + 1))
-		shm_store_relaxed(&header->epoch_blocked_ns, 0);
+	if (!shm_cas(&header->epoch, epoch, epoch + 1))
+		return true;
+	/*
+	 * STEP epoch-advanced: its clock still runs. Die here: a pin may be overridden early, as if
+	 * it had slept.
+	 */
+	STEP("epoch-advanced");
+	shm_store_relaxed(&header->epoch_blocked_ns, 0);
 	return true;
 }

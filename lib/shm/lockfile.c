@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/detail.h"
 #include "base/fd.h"
+#include "base/step.h"
 
 #define GATE_BYTE 0
 #define TEST_BYTE 1
@@ -147,6 +148,8 @@ static int test_locks(int ctl_fd, int fd)
 	if (other < 0)
 		return -errno;
 	ret = lock_range(fd, F_OFD_SETLK, F_RDLCK, TEST_BYTE, 1, NULL);
+	/* STEP lock-tested: the test byte is locked, shared. Die here: the kernel lets it go. */
+	STEP("lock-tested");
 	held = ret == 0 ? held_range(other, TEST_BYTE, 1) : 0;
 	lock_range(fd, F_OFD_SETLK, F_UNLCK, TEST_BYTE, 1, NULL);
 	close(other);
@@ -170,7 +173,13 @@ static int share_with_group(int fd, const struct stat *st, mode_t mode, gid_t gr
 	if (st->st_size > 0)
 		return detail_set(-EPERM, "this cache was created for its owner alone; destroy it, "
 					  "then create it with mode 0770");
-	if (fchown(fd, (uid_t)-1, group) < 0 || fchmod(fd, mode) < 0)
+	if (fchown(fd, (uid_t)-1, group) < 0)
+		return detail_set(-errno, "cannot share ctl/lock in the cache directory");
+	/*
+	 * STEP lock-chowned: the group's, by half. Die here: its owner's next open does the rest.
+	 */
+	STEP("lock-chowned");
+	if (fchmod(fd, mode) < 0)
 		return detail_set(-errno, "cannot share ctl/lock in the cache directory");
 	return 0;
 }
@@ -185,6 +194,11 @@ int lockfile_open(int ctl_fd, mode_t mode, gid_t group, bool create)
 		fd = open_noted(ctl_fd, O_CREAT, mode);
 	if (fd < 0)
 		return fd;
+	/*
+	 * STEP lock-opened: there, perhaps empty. Die here: an empty one is filled by the next
+	 * opener.
+	 */
+	STEP("lock-opened");
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		lockfile_close(fd);
 		return detail_set(-EINVAL, "ctl/lock in the cache directory is not a regular file; "
@@ -213,6 +227,8 @@ int lockfile_enter_gate(int fd, int64_t timeout_ns)
 		/* Destroyed while we waited: these locks mean nothing any more. */
 		if (ret == 0 && (fstat(fd, &st) < 0 || st.st_nlink == 0))
 			return -ESTALE;
+		/* STEP gate-tried: perhaps ours now. Die here: the kernel opens it. */
+		STEP("gate-tried");
 		if (ret != -EAGAIN)
 			return ret;
 		if (clock_own_ns() >= deadline_ns)
@@ -227,6 +243,8 @@ int lockfile_enter_gate(int fd, int64_t timeout_ns)
 void lockfile_leave_gate(int fd)
 {
 	lock_range(fd, F_OFD_SETLK, F_UNLCK, GATE_BYTE, 1, NULL);
+	/* STEP gate-left: whoever waits comes in. Die here: nothing to mend. */
+	STEP("gate-left");
 }
 
 int lockfile_take(int fd, uint64_t number, uint32_t slot)
@@ -347,6 +365,11 @@ int lockfile_write_record(int fd, const struct lock_record *record)
 	/* One write of less than a page: seen whole or not at all if we die here. */
 	if (pwrite(fd, text, (size_t)bytes, 0) != bytes)
 		return errno != 0 ? -errno : -ENOSPC;
+	/*
+	 * STEP record-put: an older one may stick out behind it. Die here: nobody reads behind the
+	 * end.
+	 */
+	STEP("record-put");
 	if (ftruncate(fd, bytes) < 0)
 		return -errno;
 	return 0;

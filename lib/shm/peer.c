@@ -116,6 +116,8 @@ static int claim_slot(struct segment *segment, int lock_fd, uint32_t i, uint32_t
 	shm_store_relaxed(&shared->pid_namespace, process.namespace);
 	shm_store_relaxed(&shared->started_ticks, process.started_ticks);
 	shm_store_relaxed(&shared->seen_alive_ns, clock_shared_ns());
+	/* STEP peer-named: a free slot with our pid in it. Die here: the next one overwrites it. */
+	STEP("peer-named");
 	shm_store(&shared->state, PEER_WORD(PEER_GEN(word), PEER_ACTIVE));
 	/* STEP peer-active: a seat with nothing on it. Die here: a reaper frees it. */
 	STEP("peer-active");
@@ -158,6 +160,8 @@ void peer_detach(struct peer *peer)
 	/* STEP peer-free: the byte is still ours. Die here: the kernel lets it go. */
 	STEP("peer-free");
 	lockfile_close(peer->lock_fd);
+	/* STEP peer-gone: the slot is anybody's. Die here: nothing to mend. */
+	STEP("peer-gone");
 	pthread_mutex_destroy(&peer->reap_mutex);
 	peer_unmark_fork(peer);
 }

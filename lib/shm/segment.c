@@ -15,6 +15,7 @@
 
 #include "base/detail.h"
 #include "base/fd.h"
+#include "base/step.h"
 
 #define FALLOCATE_SLICE_BYTES (4u << 20)
 
@@ -148,6 +149,11 @@ static int reserve_all(int fd, struct shm_geometry *geometry)
 
 	if (ret < 0)
 		return ret;
+	/*
+	 * STEP segment-core-reserved: zeros without a magic. Die here: the next opener makes
+	 * another.
+	 */
+	STEP("segment-core-reserved");
 	most = rings_in_decency(fd, geometry);
 	for (rings = 0; rings < most; rings++)
 		if (reserve(fd, core_bytes + geometry->ring_bytes * rings,
@@ -157,6 +163,10 @@ static int reserve_all(int fd, struct shm_geometry *geometry)
 	geometry->rings = rings;
 	if (ftruncate(fd, (off_t)segment_bytes(geometry)) < 0)
 		return -errno;
+	/*
+	 * STEP segment-reserved: of its size, no header. Die here: the next opener makes another.
+	 */
+	STEP("segment-reserved");
 	return 0;
 }
 
@@ -226,6 +236,11 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 		       wishes->mode);
 	if (fd < 0)
 		return detail_set(-errno, "cannot create the segment %s", record->path);
+	/*
+	 * STEP segment-created: empty, and named by the record. Die here: the next opener removes
+	 * it.
+	 */
+	STEP("segment-created");
 	/* A group share is that of the directory's group, wherever the segment stands. */
 	if ((wishes->mode & 070 && fchown(fd, (uid_t)-1, wishes->group) < 0) ||
 	    fchmod(fd, wishes->mode) < 0)
@@ -234,8 +249,14 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 		ret = reserve_all(fd, &geometry);
 	if (ret == 0) {
 		fill_header(ret_header, record, &geometry, wishes);
-		if (pwrite(fd, ret_header, sizeof(*ret_header), 0) != (ssize_t)sizeof(*ret_header) ||
-		    pwrite(fd, &magic, sizeof(magic), 0) != (ssize_t)sizeof(magic))
+		if (pwrite(fd, ret_header, sizeof(*ret_header), 0) != (ssize_t)sizeof(*ret_header))
+			ret = -EIO;
+		/*
+		 * STEP segment-header-written: all but the magic. Die here: the next opener makes
+		 * another.
+		 */
+		STEP("segment-header-written");
+		if (ret == 0 && pwrite(fd, &magic, sizeof(magic), 0) != (ssize_t)sizeof(magic))
 			ret = -EIO;
 	}
 	if (ret < 0) {
@@ -248,6 +269,8 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 				  record->path, (unsigned long long)(segment_core_bytes(&geometry) >> 10),
 				  (unsigned long long)(record->wanted.ring_bytes >> 10));
 	}
+	/* STEP segment-ready: complete, and nobody attached. Die here: the next opener joins it. */
+	STEP("segment-ready");
 	*ret_fd = fd;
 	return 0;
 }
@@ -290,6 +313,11 @@ int segment_remove_file(const char *path)
 			(void)!ftruncate(fd, 0);
 		close(fd);
 	}
+	/*
+	 * STEP segment-emptied: no bytes, still named. Die here: the next opener or destroy removes
+	 * it.
+	 */
+	STEP("segment-emptied");
 	return unlink(path) < 0 ? -errno : 0;
 }
 
@@ -307,6 +335,10 @@ static int create(int ctl_fd, int lock_fd, struct lock_record *record, bool in_u
 		unlink(record->path);
 	else if (record->path[0] != '\0')
 		segment_remove_file(record->path);
+	/*
+	 * STEP segment-old-gone: the record names nothing. Die here: the next opener makes another.
+	 */
+	STEP("segment-old-gone");
 	settle_options(record, wishes);
 	record->number++;
 	snprintf(record->boot_id, sizeof(record->boot_id), "%s", boot_id);
@@ -317,6 +349,10 @@ static int create(int ctl_fd, int lock_fd, struct lock_record *record, bool in_u
 	ret = lockfile_write_record(lock_fd, record);
 	if (ret < 0)
 		return detail_set(ret, "cannot write ctl/lock in the cache directory");
+	/*
+	 * STEP record-written: names a file that is to be. Die here: the next opener makes another.
+	 */
+	STEP("record-written");
 	return create_file(record, wishes, ret_header, ret_fd);
 }
 

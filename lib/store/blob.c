@@ -33,6 +33,21 @@ bool blob_parse(const char *file_name, struct blob_id *ret_id)
 	return true;
 }
 
+/*
+ * The umask must not take a group's share away, nor the death of a maker before
+ * this line: an older directory of ours gets it, too.
+ */
+static void share_fan_out(const struct store *store, char *path)
+{
+	struct stat st;
+
+	path[2] = '\0';
+	if (fstatat(store->blobs_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    (st.st_mode & 0770) != (store->dir_mode & 0770) && st.st_uid == geteuid())
+		(void)!fchmodat(store->blobs_fd, path, store->dir_mode, 0);
+	path[2] = '/';
+}
+
 int blob_create(const struct store *store, struct entry_name name, struct key_hash hash)
 {
 	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
@@ -43,11 +58,17 @@ int blob_create(const struct store *store, struct entry_name name, struct key_ha
 	fd = fd_openat(store->blobs_fd, path, flags, store->file_mode);
 	if (fd < 0 && errno == ENOENT) {
 		path[2] = '\0';
-		if (mkdirat(store->blobs_fd, path, store->dir_mode) == 0)
-			/* The umask must not take a group's share away. */
-			(void)!fchmodat(store->blobs_fd, path, store->dir_mode, 0);
+		(void)!mkdirat(store->blobs_fd, path, store->dir_mode);
 		path[2] = '/';
+		/*
+		 * STEP fan-out-made: perhaps closed to a group. Die here: our next blob in it opens
+		 * it.
+		 */
+		STEP("fan-out-made");
+		share_fan_out(store, path);
 		fd = fd_openat(store->blobs_fd, path, flags, store->file_mode);
+	} else if (fd >= 0 && store->dir_mode & 070) {
+		share_fan_out(store, path);
 	}
 	if (fd < 0)
 		return -errno;
@@ -139,6 +160,8 @@ static int open_for_writing(const struct store *store, const char *path, int fla
 		return fd;
 	(void)!fchmod(fd, store->file_mode);
 	close(fd);
+	/* STEP blob-writable: whole, and nobody can find it. Die here: swept again. */
+	STEP("blob-writable");
 	return fd_openat(store->blobs_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, 0);
 }
 
@@ -160,7 +183,11 @@ int blob_remove_path(const struct store *store, const char *path)
 		close(fd);
 	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
 	STEP("blob-emptied");
-	return unlinkat(store->blobs_fd, path, 0) < 0 ? -errno : 0;
+	if (unlinkat(store->blobs_fd, path, 0) < 0)
+		return -errno;
+	/* STEP blob-removed: an entry without a file. Die here: its slot is swept again. */
+	STEP("blob-removed");
+	return 0;
 }
 
 void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash)

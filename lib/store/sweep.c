@@ -92,8 +92,13 @@ void sweep_give_back(struct store *store, struct entry_name name, enum entry_sta
 		     bool has_file)
 {
 	/* No grace: it was in no chain, so no walker can stand on it. */
-	if (entry_change(store->peer, name, from, ENTRY_SWEEPING, ENTRY_HIDDEN))
-		take_apart(store, name, has_file);
+	if (!entry_change(store->peer, name, from, ENTRY_SWEEPING, ENTRY_HIDDEN))
+		return;
+	/*
+	 * STEP entry-given-back: ours to take apart, in no chain. Die here: the reaper retires it.
+	 */
+	STEP("entry-given-back");
+	take_apart(store, name, has_file);
 }
 
 /* ----------------------------------------------------------------- slices */
@@ -167,6 +172,10 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 	if (i < count) /* there is more: at once if that helps, else in a while */
 		next_ns = min_u64(next_ns, removed > 0 ? now_ns : now_ns + RETRY_NS);
 	shm_store_relaxed(&segment->header->sweep_hand, (hand + i) % count);
+	/*
+	 * STEP sweep-hand-moved: still nobody would look. Die here: our reaper sets the hint anew.
+	 */
+	STEP("sweep-hand-moved");
 	shm_lower(&segment->header->next_sweep_ns, next_ns);
 	return removed;
 }

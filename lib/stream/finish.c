@@ -75,6 +75,10 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	STEP("entry-ended");
 	peer_count(store->peer, state == ENTRY_SEALED ? STAT_FINISHES : STAT_FAILURES, 1);
 	writer_wake_readers(writer);
+	/*
+	 * STEP end-told: no sweep knows when it expires. Die here: our reaper sets the hint anew.
+	 */
+	STEP("end-told");
 	if (state == ENTRY_SEALED)
 		sweep_note_expiry(store, expires_ns);
 	if (state_is_garbage(shm_load(writer->state)))
@@ -85,6 +89,8 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 int writer_fail(struct scache_writer *writer, int code)
 {
 	shm_store_relaxed(&writer->entry->code, (uint32_t)code);
+	/* STEP code-set: still growing, to all. Die here: the reaper fails it, the code unread. */
+	STEP("code-set");
 	end_with(writer, ENTRY_FAILED, ENTRY_HIDDEN);
 	writer->error = code > 0 ? -EREMOTEIO : code;
 	return writer->error;
@@ -140,6 +146,8 @@ static void put_message(struct scache_writer *writer, const char *message, size_
 	if (bytes > here && writer->fd >= 0 && !writer->ring_only &&
 	    writer->flushed == writer->written &&
 	    blob_write(writer->fd, message, bytes, writer->written) == 0) {
+		/* STEP message-in-file: behind the bytes. Die here: nobody reads it. */
+		STEP("message-in-file");
 		shm_store_relaxed(&entry->flags,
 				  shm_load_relaxed(&entry->flags) | ENTRY_FILE_MESSAGE);
 	} else {
@@ -148,6 +156,8 @@ static void put_message(struct scache_writer *writer, const char *message, size_
 		for (i = 0; i < (bytes + 7) / 8; i++)
 			shm_store_relaxed(&entry->key[at / 8 + i], words[i]);
 	}
+	/* STEP message-placed: of no length yet. Die here: nobody reads it. */
+	STEP("message-placed");
 	shm_store_relaxed(&entry->message_bytes, (uint32_t)bytes);
 }
 

@@ -178,6 +178,8 @@ int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_n
 	uint32_t event;
 
 	shm_store(&entry->need, wanted_position(writer));
+	/* STEP need-set: readers know where to wake us. Die here: the reaper fails the entry. */
+	STEP("need-set");
 	/* ORDER event-bit, seq_cst: the bit before positions are read again. Pairs with set_paced(). */
 	event = wait_prepare(&entry->writer_event);
 	if (shm_load(&entry->attention) != 0 || pace_room(writer) > 0)

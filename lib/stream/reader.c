@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/step.h"
 #include "base/thread.h"
 #include "index/repair.h"
 #include "shm/wait.h"
@@ -139,6 +140,8 @@ static void set_paced(struct scache_reader *reader, uint64_t position)
 	reader->paced = position;
 	/* ORDER event-bit, seq_cst: position before the bit. Pairs with pace_wait(). */
 	shm_store(&reader->cursor->position, position);
+	/* STEP position-set: the writer may sleep on. Die here: it looks at its tick. */
+	STEP("position-set");
 	if (likely(!(shm_load(&entry->writer_event) & 1u)))
 		return;
 	/* Only who crosses it: the others would wake it at every read. */

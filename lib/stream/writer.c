@@ -69,6 +69,8 @@ void writer_go_without_file(struct scache_writer *writer)
 		writer->fd = -1;
 	}
 	shm_store(&writer->entry->flags, shm_load_relaxed(&writer->entry->flags) | ENTRY_RING_ONLY);
+	/* STEP file-given-up: findable, ring only. Die here: the reaper fails it. */
+	STEP("file-given-up");
 	/* Nobody new: byte 0 is going to be gone. Whoever is attached is found by the survey. */
 	writer->door_closed = true;
 	entry_hide(store->segment, writer->name, ENTRY_FILLING);
@@ -84,6 +86,8 @@ static int heed_attention(struct scache_writer *writer)
 		return 0;
 	/* Cleared before the survey, or a leaver in between would be missed. */
 	shm_store(&writer->entry->attention, 0);
+	/* STEP attention-cleared: nobody has looked yet. Die here: there is no writer to look. */
+	STEP("attention-cleared");
 	return pace_is_abandoned(writer) ? writer_fail(writer, -EPIPE) : 0;
 }
 
@@ -106,6 +110,8 @@ void writer_flush(struct scache_writer *writer, bool all)
 		writer->flushed += bytes;
 		/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 		shm_store_release(&writer->entry->flushed, writer->flushed);
+		/* STEP bytes-flushed: in ring and file. Die here: readers get all of them. */
+		STEP("bytes-flushed");
 	}
 }
 
@@ -152,6 +158,8 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 	ret = blob_write(writer->fd, data, bytes, writer->written);
 	if (ret < 0)
 		return writer_fail(writer, ret);
+	/* STEP file-appended: in the file, not flushed, no ring. Die here: bytes nobody counts. */
+	STEP("file-appended");
 	writer->flushed += bytes;
 	shm_store_release(&writer->entry->flushed, writer->flushed);
 	publish(writer, bytes);
