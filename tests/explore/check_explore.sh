@@ -1,0 +1,37 @@
+#!/bin/sh
+# check_explore.sh - the explorer finds each of the bugs that were planted for
+# it, twice the same way, and nothing in the library as it is.
+set -eu
+bin=$TOP_BUILDDIR/tests/explore
+
+case ${SANITIZE:-} in
+*thread*)
+	echo "coroutines of one thread: nothing to see for ThreadSanitizer"
+	exit 77
+	;;
+esac
+
+# find BUG PAIRS - with time enough, but it takes a second or two.
+find_bug() {
+	status=0
+	timeout 60 "$bin/$1" --seconds=0 --pair="$2" >"$TMPDIR/$1" || status=$?
+	sed "s/^/$1: /" "$TMPDIR/$1"
+	if [ "$status" -ne 1 ]; then
+		echo "$1: exit status $status: the planted bug was not found"
+		exit 1
+	fi
+	schedule=$(sed -n "s/^ *--replay='\\(.*\\)'\$/\\1/p" "$TMPDIR/$1")
+	status=0
+	"$bin/$1" --replay="$schedule" >"$TMPDIR/$1" || status=$?
+	if [ "$status" -ne 1 ]; then
+		echo "$1: exit status $status: --replay='$schedule' does not find it again"
+		exit 1
+	fi
+	"$bin/explore" --replay="$schedule" >/dev/null
+}
+
+find_bug no_recheck '*/sealed'
+find_bug no_second_floor '*+wrap/filling'
+find_bug no_wake 'read+paced/filling'
+find_bug written_first 'read+*/filling'
+"$bin/explore" --seconds=6

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * operations - what the explored processes do, all to one key.
+ *
+ * Each operation ends with everything closed that it has opened, and says
+ * (finding()) what no schedule may lead to. A blob's first words are the number
+ * of its production and its length, all others follow from the number, so a
+ * byte of another blob, of an earlier schedule or of no blob at all is seen.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "explore.h"
+
+#define SMALL_BYTES 304u
+#define LARGE_BYTES (80u << 10) /* of a ring of 64 KiB */
+#define PIECE_BYTES (20u << 10)
+#define ABORT_CODE (-EDOM)
+#define DEAD_AGE_NS 2000000000ull /* nobody believes a stamp as old as this */
+
+static uint64_t next_production = 1, first_production;
+static const struct scenario *current;
+
+/* -------------------------------------------------------------------- blobs */
+
+static uint64_t word_of(uint64_t production, uint64_t i)
+{
+	return (i + 1) * 0x9e3779b97f4a7c15ull + production;
+}
+
+static void make_blob(struct process *me, uint32_t bytes)
+{
+	uint64_t *sent = (uint64_t *)(void *)me->sent, production = next_production++;
+
+	for (uint32_t i = 2; i < bytes / 8; i++)
+		sent[i] = word_of(production, i);
+	sent[0] = production;
+	sent[1] = bytes;
+}
+
+static void check_bytes(const struct process *me)
+{
+	const uint64_t *got = (const uint64_t *)(const void *)me->got;
+
+	if (me->position == 0)
+		return;
+	if (me->position < 16 || got[0] < first_production || got[0] >= next_production) {
+		finding("process %u read a blob that nobody has written", me->number);
+		return;
+	}
+	for (uint64_t i = 2; i < me->position / 8; i++)
+		if (got[i] != word_of(got[0], i)) {
+			finding("process %u read wrong bytes at %llu of %llu", me->number,
+				(unsigned long long)i * 8, (unsigned long long)me->position);
+			return;
+		}
+	if (me->read_result == 0 && me->position != got[1])
+		finding("process %u read %llu bytes of %llu and then their end", me->number,
+			(unsigned long long)me->position, (unsigned long long)got[1]);
+}
+
+static bool has_operation(uint32_t flags, void (*run)(struct process *me))
+{
+	for (unsigned i = 0; i < current->count; i++)
+		if ((flags != 0 && current->ops[i]->flags & flags) || current->ops[i]->run == run)
+			return true;
+	return false;
+}
+
+static void run_abort(struct process *me);
+
+static void check_end(const struct process *me)
+{
+	switch (me->read_result) {
+	case 0:
+		return;
+	case -EOWNERDEAD:
+		if (now.deaths > 0 || current->base == BASE_DEAD)
+			return;
+		break;
+	case ABORT_CODE:
+		if (has_operation(0, run_abort))
+			return;
+		break;
+	default:
+		break;
+	}
+	finding("process %u: read returns %s", me->number, strerrorname_np(-me->read_result));
+}
+
+/* ----------------------------------------------------------- reading, writing */
+
+static void close_reader(struct process *me)
+{
+	struct scache_reader *reader = me->reader;
+
+	me->reader = NULL;
+	if (scache_reader_close(reader) != 0)
+		finding("process %u cannot close its reader", me->number);
+}
+
+static void read_to_end(struct process *me)
+{
+	ssize_t done;
+
+	do {
+		size_t room = BLOB_MAX - me->position;
+
+		done = scache_read(me->reader, me->got + me->position,
+				   room < PIECE_BYTES ? room : PIECE_BYTES, SCACHE_FOREVER);
+		if (done > 0)
+			me->position += (uint64_t)done;
+	} while (done > 0 && me->position < BLOB_MAX);
+	me->read_result = (int)done;
+	check_end(me);
+	check_bytes(me);
+	close_reader(me);
+}
+
+/* True if all @bytes are written. */
+static bool write_blob(struct process *me, uint32_t bytes)
+{
+	uint32_t piece = bytes > PIECE_BYTES ? PIECE_BYTES : bytes / 16 * 8, at = 0;
+
+	while (at < bytes) {
+		uint32_t part = bytes - at < piece ? bytes - at : piece;
+		ssize_t done = scache_write(me->writer, me->sent + at, part, SCACHE_FOREVER);
+
+		if (done < 0) {
+			me->result = (int)done;
+			/* Its own reader is there, or it was told to go on without. */
+			if (done != -EPIPE || me->reader != NULL ||
+			    me->op->acquire_flags & SCACHE_RUN_TO_END)
+				finding("process %u: write returns %s", me->number,
+					strerrorname_np((int)-done));
+			return false;
+		}
+		at += (uint32_t)done;
+	}
+	return true;
+}
+
+static void close_writer(struct process *me)
+{
+	struct scache_writer *writer = me->writer;
+
+	me->writer = NULL;
+	if (scache_writer_close(writer) != 0)
+		finding("process %u cannot close its writer", me->number);
+}
+
+static void produce(struct process *me, uint32_t bytes)
+{
+	int wanted = me->op->acquire_flags & SCACHE_PASS_THROUGH ? SCACHE_NOT_KEPT : 0;
+
+	make_blob(me, bytes);
+	if (write_blob(me, bytes)) {
+		me->result = scache_finish(me->writer);
+		if (me->result != wanted)
+			finding("process %u: finish returns %d", me->number, me->result);
+	}
+	close_writer(me);
+}
+
+/* --------------------------------------------------------------- operations */
+
+static int acquire(struct process *me, bool with_reader)
+{
+	const struct scache_acquire_options options = { .size = sizeof(options),
+							.flags = me->op->acquire_flags,
+							.window_bytes = me->op->window_bytes };
+
+	return scache_acquire(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES, &options,
+			      with_reader ? &me->reader : NULL, &me->writer);
+}
+
+static void run_acquire(struct process *me)
+{
+	me->result = acquire(me, true);
+	if (me->result != 0) {
+		finding("process %u: acquire returns %d", me->number, me->result);
+		return;
+	}
+	if (me->writer != NULL) {
+		me->elections++;
+		if (current->base == BASE_SEALED && !has_operation(TAKES_AWAY, NULL))
+			finding("process %u is elected although the blob is stored", me->number);
+		produce(me, SMALL_BYTES);
+	}
+	read_to_end(me);
+}
+
+static void run_lookup(struct process *me)
+{
+	me->result = scache_lookup(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES, NULL, &me->reader);
+	if (me->result == 0)
+		read_to_end(me);
+	else if (me->result != -ENOENT ||
+		 (current->base == BASE_SEALED && !has_operation(TAKES_AWAY, NULL)))
+		finding("process %u: lookup returns %s", me->number, strerrorname_np(-me->result));
+}
+
+static void run_remove(struct process *me)
+{
+	me->result = scache_remove(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES);
+	if (me->result != 0 && me->result != -ENOENT)
+		finding("process %u: remove returns %s", me->number, strerrorname_np(-me->result));
+}
+
+static void run_sweep(struct process *me)
+{
+	const struct scache_sweep_options options = { .size = sizeof(options),
+						      .max_age_ns = SCACHE_ZERO };
+	struct scache_sweep_report report = { .size = sizeof(report) };
+
+	me->result = scache_sweep(me->cache, &options, &report);
+	if (me->result != 0 || report.orphans + report.unknown > 0)
+		finding("process %u: sweep returns %d with %llu orphans", me->number, me->result,
+			(unsigned long long)(report.orphans + report.unknown));
+}
+
+static void run_write(struct process *me)
+{
+	produce(me, me->op->bytes);
+	if (me->reader != NULL)
+		read_to_end(me);
+}
+
+static void run_abort(struct process *me)
+{
+	make_blob(me, SMALL_BYTES);
+	if (write_blob(me, SMALL_BYTES / 2)) {
+		me->result = scache_abort(me->writer, ABORT_CODE, "why", 3);
+		if (me->result != 0)
+			finding("process %u: abort returns %d", me->number, me->result);
+	}
+	close_writer(me);
+}
+
+/* Somebody else holds the reader's place, and now it leaves. */
+static void run_close(struct process *me)
+{
+	close_reader(me);
+}
+
+const struct operation operations[] = {
+	{ "acquire", run_acquire, 0, 0, 0, SMALL_BYTES },
+	{ "refresh", run_acquire, TAKES_AWAY, SCACHE_REFRESH, 0, SMALL_BYTES },
+	{ "lookup", run_lookup, 0, 0, 0, 0 },
+	{ "remove", run_remove, TAKES_AWAY, 0, 0, 0 },
+	{ "sweep", run_sweep, TAKES_AWAY, 0, 0, 0 },
+	{ "read", read_to_end, NEEDS_READER, 0, 0, 0 },
+	{ "close", run_close, NEEDS_READER, 0, 0, 0 },
+	{ "finish", run_write, NEEDS_WRITER | WITH_OWN_READER, 0, 0, SMALL_BYTES },
+	{ "lonely", run_write, NEEDS_WRITER, 0, 0, SMALL_BYTES },
+	{ "abort", run_abort, NEEDS_WRITER, 0, 0, SMALL_BYTES },
+	{ "paced", run_write, NEEDS_WRITER, SCACHE_RUN_TO_END, SCACHE_ZERO, SMALL_BYTES },
+	{ "wrap", run_write, NEEDS_WRITER, SCACHE_RUN_TO_END, SCACHE_UNLIMITED, LARGE_BYTES },
+	{ "pass", run_write, NEEDS_WRITER, SCACHE_RUN_TO_END | SCACHE_PASS_THROUGH, 0,
+	  LARGE_BYTES },
+};
+const unsigned operation_count = sizeof(operations) / sizeof(operations[0]);
+
+/* ---------------------------------------------------------------- beginnings */
+
+static void begin_process(struct process *p, const struct operation *op)
+{
+	p->op = op;
+	p->done = p->dead = p->asleep = false;
+	p->label = NULL;
+	p->position = 0;
+	p->result = p->read_result = 0;
+	p->elections = 0;
+	p->reader = NULL;
+	p->writer = NULL;
+}
+
+void put_and_get(struct process *me)
+{
+	begin_process(me, &operations[0]);
+	if (acquire(me, false) != 0 || me->writer == NULL) {
+		finding("afterwards the key cannot be produced again");
+		return;
+	}
+	produce(me, SMALL_BYTES);
+	me->result = scache_lookup(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES, NULL, &me->reader);
+	if (me->result != 0) {
+		finding("afterwards what is put cannot be found");
+		return;
+	}
+	read_to_end(me);
+	if (me->position != SMALL_BYTES)
+		finding("afterwards what is put cannot be read");
+}
+
+static void hide_rings(void)
+{
+	struct segment *segment = seats[WARDEN].cache->seat->peer.segment;
+
+	for (uint32_t i = 0; i < segment->geometry.rings; i++)
+		shm_store(&segment->ring_owners[i], NAME_WORD(UINT32_MAX, 0));
+}
+
+void give_rings(void)
+{
+	struct segment *segment = seats[WARDEN].cache->seat->peer.segment;
+
+	for (uint32_t i = 0; i < segment->geometry.rings; i++)
+		shm_cas(&segment->ring_owners[i], NAME_WORD(UINT32_MAX, 0), 0);
+}
+
+static void attach_readers(const struct scenario *scenario)
+{
+	for (unsigned i = 0; i < scenario->count; i++) {
+		struct process *p = &seats[i];
+
+		on_behalf = p;
+		if (p->op->flags & NEEDS_READER &&
+		    scache_lookup(p->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES, NULL, &p->reader) !=
+			    0)
+			finding("before it begins: nothing to read");
+	}
+	on_behalf = NULL;
+}
+
+void operations_begin(const struct scenario *scenario)
+{
+	struct process *victim = &seats[VICTIM];
+
+	current = scenario;
+	first_production = next_production;
+	for (unsigned i = 0; i < scenario->count; i++)
+		begin_process(&seats[i], scenario->ops[i]);
+	for (unsigned i = scenario->count; i < PROCESSES_MAX; i++)
+		seats[i].op = NULL;
+	begin_process(victim, &operations[0]);
+	if (base_is_ringless(scenario->base))
+		hide_rings();
+	if (scenario->base == BASE_SEALED)
+		put_and_get(&seats[WARDEN]);
+	for (unsigned i = 0; i < scenario->count; i++) {
+		on_behalf = &seats[i];
+		if (seats[i].op->flags & NEEDS_WRITER &&
+		    acquire(&seats[i], seats[i].op->flags & WITH_OWN_READER) != 0)
+			finding("before it begins: no writer");
+	}
+	if (scenario->base == BASE_DEAD) {
+		on_behalf = victim;
+		make_blob(victim, SMALL_BYTES);
+		if (acquire(victim, true) != 0 ||
+		    scache_write(victim->writer, victim->sent, SMALL_BYTES / 2, 0) < 0)
+			finding("before it begins: no victim");
+	}
+	attach_readers(scenario);
+	if (scenario->base == BASE_DEAD) {
+		world_kill(victim);
+		virtual_ns += DEAD_AGE_NS;
+	}
+}
