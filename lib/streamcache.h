@@ -206,6 +206,11 @@ struct scache_acquire_options {
 	uint64_t max_age_ns;   /* an entry completed longer ago is a miss, and what
 				  is produced now expires after this; 0 = as stored */
 	uint64_t window_bytes; /* if this caller becomes the writer; 0 = as stored */
+	uint64_t stall_timeout_ns; /* how long this caller's reader bears a producer
+				  that lives and is silent (stopped, say); 0 = for
+				  ever. Then a stream of scache_fetch() that has not
+				  begun has its own callback run, for itself alone;
+				  any other gets -ETIME, and may go on waiting */
 };
 
 /*
@@ -439,7 +444,7 @@ SCACHE_API int scache_writer_close(struct scache_writer *writer);
  *  the -errno   the producer gave to scache_abort(); -ECANCELED if it just left
  *  -EBADMSG     the blob's file was damaged by a stranger; the entry is gone
  *  -ESTALE      this reader was stopped for so long that its entry was reused
- * and, as long as nothing is there to be read, -ECANCELED after scache_cancel().
+ * and, not for good, -ETIME after stall_timeout_ns without a byte; and, as long as nothing is there to be read, -ECANCELED after scache_cancel().
  * Blocks: for the producer. Threads: one per reader.
  * If you die inside: nobody else notices.
  */

@@ -23,6 +23,7 @@ enum {
 	OPT_PACE,
 	OPT_PASS_THROUGH,
 	OPT_REFRESH,
+	OPT_STALL,
 	OPT_NO_CACHE,
 };
 
@@ -116,6 +117,8 @@ static int take_option(struct exec *exec, int c)
 			return tool_usage(&cmd_exec, "--on-death is fail, restart or deterministic, "
 						     "not '%s'", optarg);
 		return 0;
+	case OPT_STALL:
+		return tool_time(&cmd_exec, optarg, &acquire->stall_timeout_ns);
 	case OPT_PACE:
 		if (strcmp(optarg, "fastest") && strcmp(optarg, "slowest"))
 			return tool_usage(&cmd_exec, "--pace is fastest or slowest, not '%s'",
@@ -149,6 +152,7 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "pace", required_argument, NULL, OPT_PACE },
 		{ "pass-through", no_argument, NULL, OPT_PASS_THROUGH },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
+		{ "stall-timeout", required_argument, NULL, OPT_STALL },
 		{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
@@ -212,6 +216,8 @@ const struct command cmd_exec = {
 		"  --pass-through     do not store it: shared by those who come while its\n"
 		"                     first bytes are still in memory\n"
 		"  --refresh          a finished run does not count\n"
+		"  --stall-timeout=TIME  of a run that prints nothing for so long, before its\n"
+		"                     first byte: run CMD without the cache; later: status 124\n"
 		"  --no-cache         simply run CMD; as does STREAMCACHE_DISABLE=1\n"
 		"  --hex              KEY is written in hexadecimal\n" TOOL_HELP_COMMON
 		"\n"

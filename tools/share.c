@@ -177,7 +177,8 @@ static void leave_run(struct share *share, struct scache_reader *reader, int rc)
 	scache_reader_close(reader);
 	if (!share->started)
 		return;
-	if (rc == STREAM_OUTPUT_FAILED) /* CMD's messages are not waited for */
+	/* CMD's messages are not waited for, nor is a holder that is stopped */
+	if (rc == STREAM_OUTPUT_FAILED || rc == -ETIME)
 		shutdown(share->holder.stderr_fd, SHUT_RD);
 	pthread_join(share->messages, NULL);
 	holder_forget(&share->holder);

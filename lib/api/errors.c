@@ -31,6 +31,7 @@ static const struct {
 	{ EPROTO, "attached processes use another version of streamcache" },
 	{ EREMOTEIO, "the producer failed" },
 	{ ESTALE, "the entry has been reused" },
+	{ ETIME, "the producer has been silent for too long" },
 	{ ETIMEDOUT, "timed out" },
 	{ EUCLEAN, "the shared segment is damaged" },
 	{ EUSERS, "too many attached processes" },

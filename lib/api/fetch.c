@@ -88,8 +88,22 @@ static int serve_with_job(struct fetch *fetch, struct request *rq)
 	return ret;
 }
 
+/* The same without asking anybody. */
+static int serve_alone(struct fetch *fetch, struct request *rq)
+{
+	struct job *job;
+	int ret = job_make(fetch->cache, fetch, &job);
+
+	if (ret < 0)
+		return ret;
+	ret = serve_privately(rq);
+	rq->outcome = SCACHE_BYPASSED;
+	job_order(job, rq->writer);
+	return ret;
+}
+
 /* 0 with a reader at byte 0 in @rq, and its job, if we were elected, running. */
-static int take(struct fetch *fetch, struct request *rq)
+static int take(struct fetch *fetch, struct request *rq, bool privately)
 {
 	int ret;
 
@@ -97,27 +111,28 @@ static int take(struct fetch *fetch, struct request *rq)
 	ret = request_start(rq, fetch->cache, fetch->key, fetch->key_bytes, &fetch->options);
 	if (ret < 0)
 		return ret;
-	ret = request_serve(rq);
-	if (ret != 0)
+	ret = privately ? serve_alone(fetch, rq) : request_serve(rq);
+	if (ret != 0 && !privately)
 		ret = serve_with_job(fetch, rq);
 	fetch->created |= rq->writer != NULL;
 	return request_done(rq, ret);
 }
 
-/* For stream/reader.c: the producer was killed before the reader's first byte. */
-static int retake(struct reader_origin *origin, struct scache_reader **ret_reader)
+/* For stream/reader.c: the producer was killed before the reader's first byte, or is silent. */
+static int retake(struct reader_origin *origin, bool privately, struct scache_reader **ret_reader)
 {
 	struct fetch *fetch = (struct fetch *)origin;
 	struct request rq;
 	UNCANCELLED;
 	int ret;
 
-	if (fetch->retakes >= RETAKES_MAX)
+	/* The silent one may be our own: a callback is not run twice at a time. */
+	if (fetch->retakes >= RETAKES_MAX || (privately && fetch->created))
 		return -EOWNERDEAD;
 	fetch->retakes++;
 	/* That it was lost is not what the caller wanted refreshed. */
 	fetch->options.flags &= ~SCACHE_REFRESH;
-	ret = take(fetch, &rq);
+	ret = take(fetch, &rq, privately);
 	if (ret == 0)
 		*ret_reader = rq.reader;
 	return ret;
@@ -208,7 +223,7 @@ int scache_fetch(struct scache *cache, const void *key, size_t key_bytes,
 	if (fetch->options.flags & SCACHE_DETERMINISTIC)
 		ret = (replay = replay_new()) == NULL ? -ENOMEM : 0;
 	if (ret == 0)
-		ret = take(fetch, &rq);
+		ret = take(fetch, &rq, false);
 	if (ret < 0) {
 		replay_free(replay);
 		/* The caller keeps its argument: nothing has seen it. */

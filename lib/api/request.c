@@ -90,6 +90,7 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 		cursor_detach(store->peer, rq->cell, name);
 		return ROUND_BYPASS;
 	}
+	rq->reader->stall_ns = rq->stall_ns;
 	rq->reader->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->reader->open_streams, 1);
 	store_get(store);
@@ -375,6 +376,7 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->pass_through = (o.flags | cache->flags) & SCACHE_PASS_THROUGH;
 	rq->max_age_ns = o.max_age_ns;
 	rq->window_bytes = o.window_bytes;
+	rq->stall_ns = o.stall_timeout_ns;
 	rq->started_ns = clock_shared_ns();
 	rq->cell = CURSOR_NONE;
 	return 0;

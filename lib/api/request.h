@@ -17,6 +17,7 @@ struct request {
 	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through, resumable;
 	uint64_t max_age_ns;   /* 0: the cache's */
 	uint64_t window_bytes; /* 0: the cache's */
+	uint64_t stall_ns;     /* 0: for ever */
 	uint64_t started_ns;
 	uint32_t cell; /* a cursor, taken and not attached */
 	/* What came of it. */

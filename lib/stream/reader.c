@@ -241,14 +241,14 @@ int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t de
 /* ----------------------------------------------------------- another producer */
 
 /*
- * The producer was killed before this reader had a byte: begin again where it
- * came from, with another entry in this handle.
+ * The producer was killed, or is silent, before this reader had a byte: begin
+ * again where it came from, with another entry in this handle.
  */
-static int start_over(struct scache_reader *reader)
+static int start_over(struct scache_reader *reader, bool privately)
 {
 	const size_t from = offsetof(struct scache_reader, store);
 	struct scache_reader *fresh, other;
-	int ret = reader->origin->retake(reader->origin, &fresh);
+	int ret = reader->origin->retake(reader->origin, privately, &fresh);
 
 	if (ret < 0)
 		return ret;
@@ -275,7 +275,7 @@ bool reader_starts_over(struct scache_reader *reader, uint64_t state)
 		return true;
 	return unlikely(reader->origin != NULL) && (!reader->has_begun || reader->replay != NULL) &&
 	       state_gen(state) == reader->name.gen && state_is_death(state) &&
-	       start_over(reader) == 0;
+	       start_over(reader, false) == 0;
 }
 
 /* ---------------------------------------------------------------------- API */
@@ -297,9 +297,35 @@ struct patience {
 	bool has_begun;
 };
 
+/*
+ * Is the producer silent for longer than this reader's caller bears? 0: no, or
+ * we are served otherwise now; -ETIME.
+ */
+static int bear_silence(struct scache_reader *reader)
+{
+	int64_t now_ns = clock_own_ns();
+
+	if (reader->silent_since_ns == 0)
+		reader->silent_since_ns = now_ns;
+	if ((uint64_t)(now_ns - reader->silent_since_ns) < reader->stall_ns)
+		return 0;
+	reader->silent_since_ns = 0;
+	if (reader->origin == NULL || (reader->has_begun && reader->replay == NULL) ||
+	    start_over(reader, true) < 0)
+		return -ETIME;
+	reader->stall_ns = 0; /* our own may take all the time it likes */
+	return 0;
+}
+
 /* Nothing behind @from yet. 0: look again; -EAGAIN, -ETIMEDOUT, -ECANCELED. */
 static int await(struct scache_reader *reader, uint64_t from, struct patience *patience)
 {
+	if (unlikely(reader->stall_ns > 0)) {
+		int ret = bear_silence(reader);
+
+		if (ret < 0)
+			return ret;
+	}
 	/* Those who never sleep have no tick: they look here. */
 	if (patience->timeout_ns == 0 && atomic_load(&reader->cancelled))
 		return -ECANCELED;
@@ -336,6 +362,7 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 			done = copy_out(reader, reader->position, data,
 					(size_t)min_u64(bytes, written - reader->position));
 			reader->has_begun |= done > 0;
+			reader->silent_since_ns = 0;
 			if (done == -ENODATA)
 				done = -ESTALE; /* left behind for good */
 			/* What a descriptor more or a retry may cure is not for good. */

@@ -43,8 +43,9 @@ struct stream_pair {
 /* Where a fetched reader came from: it goes back there if its producer is killed
  * before its first byte. */
 struct reader_origin {
-	/* 0 with another reader at byte 0, or -errno. */
-	int (*retake)(struct reader_origin *origin, struct scache_reader **ret_reader);
+	/* 0 with another reader at byte 0, of an entry or (@privately) of ours alone; or -errno. */
+	int (*retake)(struct reader_origin *origin, bool privately,
+		      struct scache_reader **ret_reader);
 	/* Of an orphan, as @state says: 0 if ours produces it now, or -errno. */
 	int (*take_over)(struct reader_origin *origin, struct store *store, struct entry_name name,
 			 uint64_t state);
@@ -59,6 +60,8 @@ struct scache_reader {
 	const volatile unsigned char *not_forked; /* as of its peer */
 	_Atomic(shm_u32 *) sleeps_at; /* the word scache_cancel() has to wake */
 	struct reader_origin *origin; /* NULL: not a fetched one */
+	uint64_t stall_ns;	      /* how long it bears a silent producer; 0 = for ever */
+	int64_t silent_since_ns;      /* 0: not silent */
 	struct replay *replay;	      /* of a deterministic producer's; or NULL */
 	unsigned char *bounce;	      /* between ring and descriptor; NULL until needed */
 	_Atomic uint32_t *open_streams;

@@ -176,6 +176,20 @@ want_status 124
 [ "$(cat "$work/out.1")" = 1 ] || fail "wrong output"
 grep -q 'did not yield the same' "$work/err.1" || fail "does not say why"
 
+case_is "--stall-timeout: the holder is stopped before the first byte, CMD is run without it"
+reset
+start 1 "$sc" exec --stall-timeout=1s --key=stalled -- "$work/second" 2
+await test -s "$work/runs"
+await entry_is stalled readers 1
+holder=$(entry stalled producer_pid)
+kill -STOP "$holder"
+wait_for "$pid1"
+want_status 0
+[ "$(cat "$work/out.1")" = yes ] || fail "wrong output"
+kill -TERM "$holder"
+kill -CONT "$holder"
+await is_gone "$holder"
+
 case_is "a holder that gets SIGTERM stops CMD and tells its readers"
 reset
 rm -f "$work/cmd"
