@@ -5,10 +5,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/cache.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/detail.h"
 #include "base/quiet.h"
 #include "index/repair.h"
@@ -16,8 +18,47 @@
 
 #define REAP_AT_OPEN 8
 #define TAKE_TRIES 10
+#define REAPER_TRIES 200 /* a millisecond each, for who reaps a seat that we could have */
+#define REAPER_TRIES_MIN 20 /* one may hold a byte and not yet have said so */
+#define REAPER_TRIES_A_REAP 16
 
 /* ---------------------------------------------------------------- sitting down */
+
+/* Does a reaper work on one of the seats, or has it just left one free? */
+static bool has_seat_in_the_making(const struct segment *segment)
+{
+	for (uint32_t i = 0; i < segment->geometry.peers; i++)
+		if (PEER_STATE(shm_load(&segment->peers[i].state)) != PEER_ACTIVE)
+			return true;
+	return false;
+}
+
+/*
+ * Every seat is taken: perhaps by the dead. Sit down on one of those. A seat that
+ * somebody else is reaping cannot be told from one in use, but is free in a moment.
+ */
+static int attach_for_the_dead(struct peer *peer, struct segment *segment, int lock_fd)
+{
+	const struct timespec pause = { .tv_nsec = NS_PER_MS };
+	struct peer visitor = { .segment = segment,
+				.slot = UINT32_MAX,
+				.lock_fd = lock_fd,
+				.shared = &segment->peers[0] };
+	int ret = -EUSERS;
+
+	pthread_mutex_init(&visitor.reap_mutex, NULL);
+	for (int i = 0; i < REAPER_TRIES; i++) {
+		/* Not each time: it asks the kernel about every seat. */
+		if (i % REAPER_TRIES_A_REAP == 0)
+			repair_reap_all(&visitor);
+		ret = peer_attach(peer, segment, lock_fd);
+		if (ret != -EUSERS || (i >= REAPER_TRIES_MIN && !has_seat_in_the_making(segment)))
+			break;
+		nanosleep(&pause, NULL);
+	}
+	pthread_mutex_destroy(&visitor.reap_mutex);
+	return ret;
+}
 
 /* Under the gate: the segment, and a seat in it. */
 static int join(struct seat *seat, struct cache_fds *fds, const struct segment_wishes *wishes)
@@ -30,18 +71,8 @@ static int join(struct seat *seat, struct cache_fds *fds, const struct segment_w
 		return ret;
 	seats = segment->geometry.peers;
 	ret = peer_attach(&seat->peer, segment, fds->lock_fd);
-	if (ret == -EUSERS) {
-		/* Every seat is taken: perhaps by the dead. Sit down on one of those. */
-		struct peer visitor = { .segment = segment,
-					.slot = UINT32_MAX,
-					.lock_fd = fds->lock_fd,
-					.shared = &segment->peers[0] };
-
-		pthread_mutex_init(&visitor.reap_mutex, NULL);
-		if (repair_reap_all(&visitor) > 0)
-			ret = peer_attach(&seat->peer, segment, fds->lock_fd);
-		pthread_mutex_destroy(&visitor.reap_mutex);
-	}
+	if (ret == -EUSERS)
+		ret = attach_for_the_dead(&seat->peer, segment, fds->lock_fd);
 	if (ret < 0) {
 		segment_leave(segment);
 		return ret != -EUSERS ? ret

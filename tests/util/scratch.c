@@ -223,6 +223,11 @@ void scratch_give_away(void)
 		must(chmod(above, 0711) == 0);
 }
 
+int scratch_is_long(void)
+{
+	return getenv("STREAMCACHE_TEST_LONG") != NULL;
+}
+
 int scratch_run(const char *name, const TTest *const *tests, size_t count)
 {
 	Suite *suite = suite_create(name);
@@ -233,7 +238,7 @@ int scratch_run(const char *name, const TTest *const *tests, size_t count)
 		TCase *one = tcase_create(tests[i]->name);
 
 		tcase_add_checked_fixture(one, set_up, tear_down);
-		tcase_set_timeout(one, DEADLINE_MS / 1000.0 * 1.5);
+		tcase_set_timeout(one, DEADLINE_MS / 1000.0 * (scratch_is_long() ? 60 : 1.5));
 		tcase_add_test(one, tests[i]);
 		suite_add_tcase(suite, one);
 	}

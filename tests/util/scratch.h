@@ -56,6 +56,12 @@ void scratch_drop_root(void);
 /* scratch_give_away - the directory will be used after scratch_drop_root(). */
 void scratch_give_away(void);
 
+/*
+ * scratch_is_long - is this `make check-long`: may a test take minutes, and change
+ * settings of the machine as long as it puts them back?
+ */
+int scratch_is_long(void);
+
 /* scratch_run - the tests, each in a scratch of its own. The exit status. */
 int scratch_run(const char *name, const TTest *const *tests, size_t count);
 #define SCRATCH_RUN(name, tests) scratch_run(name, tests, sizeof(tests) / sizeof((tests)[0]))
