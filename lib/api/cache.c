@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/detail.h"
@@ -172,6 +173,13 @@ bool cache_is_inherited(const struct scache *cache)
 
 void cache_forget_parent(struct scache *cache)
 {
+	struct seat *seat = atomic_load(&cache->seat);
+
+	/* Both, for a process id is the same in many namespaces. */
+	if (cache->forgotten == seat && cache->pid == getpid())
+		return;
+	cache->forgotten = seat;
+	cache->pid = getpid();
 	atomic_store(&cache->open_streams, 0);
 	atomic_store(&cache->job_streams, 0);
 	jobs_forget(cache);

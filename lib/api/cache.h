@@ -21,6 +21,8 @@ struct scache {
 	pthread_cond_t jobs_changed;
 	struct job *jobs; /* running, or to be joined */
 	_Atomic(struct seat *) seat; /* the current one */
+	const struct seat *forgotten; /* with whose streams and jobs, */
+	pid_t pid;		      /* by this child of fork() */
 	/* For another seat: as scache_open() was told. */
 	char *dir, *segment_dir;
 	struct segment_wishes wishes;
@@ -44,7 +46,8 @@ bool job_is_inside(const struct scache *cache);
 /* jobs_await - until no create callback runs. 0, -ETIMEDOUT, -EAGAIN. */
 int jobs_await(struct scache *cache, int64_t timeout_ns);
 
-/* cache_forget_parent - in a child of fork(): streams and jobs are the parent's. */
+/* cache_forget_parent - in a child of fork(): streams and jobs are the parent's.
+ * Only the first time: what is opened meanwhile is the child's own. */
 void cache_forget_parent(struct scache *cache);
 
 /* cache_is_inherited - has this process, a child of fork(), not used @cache yet? */

@@ -210,6 +210,11 @@ static enum round open_pair(struct request *rq, struct entry_name name, struct s
 	if (open_attached(rq, name, shm_load(entry_state_word(store->segment, name.idx))) !=
 	    ROUND_DONE) {
 		free(pair);
+		/* What we cannot read somebody else may go on with. */
+		if (rq->writer->taken_over) {
+			entry_give_up(store->peer, name);
+			rq->writer->ended = true;
+		}
 		scache_writer_close(rq->writer);
 		rq->writer = NULL;
 		return ROUND_BYPASS;
@@ -257,8 +262,9 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 /* Attached to an orphan: we are its producer now, or whatever it is by now is found anew. */
 static enum round take_over(struct request *rq, struct entry_name name, uint64_t state)
 {
-	struct stream_pair *pair = calloc(1, sizeof(*pair));
-	int ret = pair == NULL ? -ENOMEM : writer_take_over(rq->store, name, state, &rq->writer);
+	struct stream_pair *pair = rq->want_reader ? calloc(1, sizeof(*pair)) : NULL;
+	int ret = pair == NULL && rq->want_reader ?
+			  -ENOMEM : writer_take_over(rq->store, name, state, &rq->writer);
 
 	if (ret == 0)
 		return open_pair(rq, name, pair);

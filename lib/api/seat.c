@@ -247,11 +247,12 @@ static int move_on(struct scache *cache, const struct seat *from)
 	pthread_mutex_lock(&moving_mutex);
 	before = atomic_load(&cache->seat);
 	if (before == from) {
+		/* Also if there is no seat to be had: then a fetch has streams and jobs all the same. */
+		if (peer_is_forked(&before->peer))
+			cache_forget_parent(cache);
 		ret = seat_take(cache, &seat);
 		if (ret == 0) {
 			seat->next = before;
-			if (peer_is_forked(&before->peer))
-				cache_forget_parent(cache);
 			atomic_store(&cache->seat, seat);
 			store_put(&before->store);
 		}

@@ -155,9 +155,18 @@ void entry_give_up(struct peer *peer, struct entry_name name)
 	while (state_gen(word) == name.gen && state_of(word) == ENTRY_FILLING &&
 	       state_owner(word) == peer->slot) {
 		uint32_t low = orphan_stamp(clock_shared_ns()) << 10 | state_attempt(word);
+		uint64_t after = state_make(name.gen, ENTRY_ORPHAN, state_flags(word), low);
 
-		if (shm_cas(at, word, state_make(name.gen, ENTRY_ORPHAN, state_flags(word), low)))
+		/* Each attempt is another word, and there are 10 bits of them. */
+		if (state_attempt(word) >= ORPHAN_ATTEMPTS_MAX)
+			after = state_make(name.gen, ENTRY_FAILED, state_flags(word) | ENTRY_HIDDEN,
+					   state_low(word) | ATTEMPT_DIED);
+		if (shm_cas(at, word, after)) {
+			/* Whoever waits looks at its tick; if nobody does, a sweep has to. */
+			shm_lower(&peer->segment->header->next_sweep_ns,
+				  clock_shared_ns() + NS_PER_SEC);
 			return;
+		}
 		word = shm_load(at);
 	}
 }

@@ -203,7 +203,8 @@ bool entry_change(struct peer *peer, struct entry_name name, enum entry_state fr
  */
 bool entry_take_over(struct peer *peer, struct entry_name name, uint64_t word);
 
-/* entry_give_up - we cannot after all: FILLING(us) -> ORPHAN, for somebody else. */
+/* entry_give_up - we cannot after all: FILLING(us) -> ORPHAN, for somebody else;
+ * FAILED if too many have tried. */
 void entry_give_up(struct peer *peer, struct entry_name name);
 
 /* entry_retire - garbage, unlinked, without readers: into grace. */

@@ -331,16 +331,28 @@ static int create(int ctl_fd, int lock_fd, struct lock_record *record, bool in_u
 {
 	int ret;
 
-	if (record->path[0] != '\0' && in_use)
+	settle_options(record, wishes);
+	record->number++;
+	if (record->path[0] != '\0' && in_use) {
+		/*
+		 * Nobody is attached to a segment of this number. Else, if we die, whoever finds
+		 * the record without its file takes it for a segment that lives elsewhere.
+		 */
+		ret = lockfile_write_record(lock_fd, record);
+		if (ret < 0)
+			return detail_set(ret, "cannot write ctl/lock in the cache directory");
+		/*
+		 * STEP segment-disowned: no segment is of this number. Die here: the next opener
+		 * makes another.
+		 */
+		STEP("segment-disowned");
 		unlink(record->path);
-	else if (record->path[0] != '\0')
+	} else if (record->path[0] != '\0')
 		segment_remove_file(record->path);
 	/*
 	 * STEP segment-old-gone: the record names nothing. Die here: the next opener makes another.
 	 */
 	STEP("segment-old-gone");
-	settle_options(record, wishes);
-	record->number++;
 	snprintf(record->boot_id, sizeof(record->boot_id), "%s", boot_id);
 	ret = choose_path(ctl_fd, wishes, record);
 	if (ret < 0)
@@ -387,7 +399,8 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		return detail_set(-EUCLEAN, "ctl/lock in the cache directory is damaged, and "
 					    "processes are attached; end them, then try again");
 	if (ret < 0)
-		ret = create(ctl_fd, lock_fd, &record, held > 0, boot_id, wishes, &header, &fd);
+		ret = create(ctl_fd, lock_fd, &record, lockfile_any_in_use(lock_fd) != 0, boot_id,
+			     wishes, &header, &fd);
 	if (ret < 0)
 		return ret;
 	mapped = segment_find_mapped(header.uuid);

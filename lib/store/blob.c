@@ -130,7 +130,8 @@ int blob_write(int fd, const void *data, size_t bytes, uint64_t offset)
 
 int blob_seal(const struct store *store, int fd)
 {
-	int ret = fchmod(fd, store->file_mode & 0440) < 0 ? -errno : 0;
+	/* Only its owner may; in a group share another member may have taken it over. */
+	int ret = fchmod(fd, store->file_mode & 0440) < 0 && errno != EPERM ? -errno : 0;
 
 	/* After EINTR the descriptor is gone on Linux, and nothing is lost. */
 	if (close(fd) < 0 && errno != EINTR && ret == 0)

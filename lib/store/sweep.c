@@ -231,14 +231,19 @@ static bool evict_oldest(struct store *store)
 static bool collect_from_stopped(struct store *store)
 {
 	struct segment *segment = store->segment;
+	uint32_t count = segment->geometry.entries, tried = 0;
+	/* Where the last pass has ended: another part of a large table each time. */
+	uint64_t hand = shm_load_relaxed(&segment->header->sweep_hand) % count;
 	bool freed = false;
 
-	for (uint32_t idx = 0; idx < segment->geometry.entries && !freed; idx++) {
+	for (uint32_t i = 0; i < count && tried < ROOM_TRIES && !freed; i++) {
+		uint32_t idx = (uint32_t)((hand + i) % count);
 		uint64_t word = shm_load(entry_state_word(segment, idx));
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
 
 		if (!state_is_garbage(word))
 			continue;
+		tried++;
 		cursor_override_stopped(segment, name);
 		freed = collect(store, name);
 	}
@@ -331,7 +336,9 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 		return;
 	}
 	if (strcmp(id->uuid, sweep->store->uuid) != 0) {
-		if (sweep->strangers)
+		/* Asked anew now that the file is there: our own segment may have been retired. */
+		if (sweep->strangers ||
+		    lockfile_others_in_use(sweep->store->peer->lock_fd, segment->number) != 0)
 			return;
 	} else if (id->name.idx < segment->geometry.entries) {
 		uint64_t word = shm_load(entry_state_word(segment, id->name.idx));

@@ -77,11 +77,7 @@ static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void 
 	return done == 0 ? blob_is_damaged(reader) : done;
 }
 
-/*
- * Was it ours all the time? Else this process was stopped, and for want of room
- * its cursor was taken from it: what was copied may be of another life.
- */
-static bool is_still_there(const struct scache_reader *reader)
+bool reader_is_still_there(const struct scache_reader *reader)
 {
 	uint64_t state;
 
@@ -102,7 +98,7 @@ ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t b
 	from_ring = done > 0;
 	if (!from_ring)
 		done = copy_from_file(reader, at, data, bytes);
-	if (unlikely(!is_still_there(reader)))
+	if (unlikely(!reader_is_still_there(reader)))
 		return -ESTALE;
 	if (done > 0) {
 		reader->stats[from_ring ? STAT_BYTES_RING : STAT_BYTES_FILE] += (uint64_t)done;

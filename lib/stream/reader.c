@@ -337,6 +337,14 @@ static int await(struct scache_reader *reader, uint64_t from, struct patience *p
 	return reader_wait_for_news(reader, from, patience->deadline_ns);
 }
 
+/* What a descriptor more or a retry may cure is not for good. */
+static int note_error(struct scache_reader *reader, int error)
+{
+	if (error != -EMFILE && error != -ENFILE && error != -ENOMEM)
+		reader->error = error;
+	return error;
+}
+
 ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns)
 {
 	struct patience patience = { .timeout_ns = timeout_ns };
@@ -355,7 +363,7 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 		if (written > reader->position && replay_is_behind(reader)) {
 			ret = replay_some(reader, written);
 			if (ret < 0)
-				return reader->error = ret;
+				return note_error(reader, ret);
 			continue;
 		}
 		if (written > reader->position) {
@@ -365,14 +373,13 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 			reader->silent_since_ns = 0;
 			if (done == -ENODATA)
 				done = -ESTALE; /* left behind for good */
-			/* What a descriptor more or a retry may cure is not for good. */
-			if (done < 0 && done != -EMFILE && done != -ENFILE && done != -ENOMEM)
-				reader->error = (int)done;
-			return done;
+			return done < 0 ? note_error(reader, (int)done) : done;
 		}
 		ret = reader_ended(reader, state);
 		if (ret == 0 && replay_is_behind(reader))
 			ret = -EOWNERDEAD; /* the other production was shorter */
+		if (ret != -EAGAIN && unlikely(!reader_is_still_there(reader)))
+			ret = -ESTALE; /* `written` and the code may be of another life */
 		if (ret != -EAGAIN)
 			return reader->error = ret;
 		ret = await(reader, reader->position, &patience);
@@ -426,30 +433,48 @@ ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 		return ret == -ECHILD || ret == -ESTALE ? ret : 0;
 	bytes = (size_t)min_u64(bytes, INT64_MAX);
 	for (;;) {
-		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
-		uint64_t state = shm_load_acquire(reader->state), written;
+		uint64_t state, written;
 
+		/*
+		 * Nobody remembers what this will be: no other producer can take it up. But if one
+		 * has just done so, first of all to where the caller was.
+		 */
+		if (reader->replay != NULL && !replay_is_behind(reader)) {
+			replay_free(reader->replay);
+			reader->replay = NULL;
+		}
+		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
+		state = shm_load_acquire(reader->state);
 		if (reader_starts_over(reader, state))
 			continue;
 		if (state_gen(state) != reader->name.gen)
 			return -ESTALE;
 		written = shm_load_acquire(&reader->entry->written);
-		if (written > offset) {
+		if (written > reader->position && replay_is_behind(reader)) {
+			ret = replay_some(reader, written);
+			if (ret < 0)
+				return note_error(reader, ret);
+			continue;
+		}
+		if (written > offset && !replay_is_behind(reader)) {
 			done = copy_out(reader, offset, ret_data,
 					(size_t)min_u64(bytes, written - offset));
 			reader->has_begun |= done > 0;
-			/* Nobody remembers what this was: no other producer can take it up. */
-			replay_free(reader->replay);
-			reader->replay = NULL;
 			count_read(reader);
 			return done;
 		}
 		ret = reader_ended(reader, state);
+		if (ret == 0 && replay_is_behind(reader))
+			ret = reader->error = -EOWNERDEAD;
 		if (ret != -EAGAIN)
-			return ret;
-		ret = ask_for(reader, offset);
-		if (ret == 0)
-			ret = await(reader, offset, &patience);
+			return reader_is_still_there(reader) ? ret : -ESTALE;
+		if (replay_is_behind(reader)) {
+			ret = await(reader, reader->position, &patience);
+		} else {
+			ret = ask_for(reader, offset);
+			if (ret == 0)
+				ret = await(reader, offset, &patience);
+		}
 		if (ret < 0)
 			return ret;
 	}
@@ -479,6 +504,8 @@ int scache_size(struct scache_reader *reader, uint64_t *ret_bytes)
 	if (state_gen(state) != reader->name.gen)
 		return -ESTALE;
 	*ret_bytes = shm_load_acquire(&reader->entry->written);
+	if (unlikely(!reader_is_still_there(reader)))
+		return -ESTALE;
 	return state_of(state) == ENTRY_SEALED;
 }
 

@@ -57,6 +57,8 @@ int scache_wait(struct scache_reader *reader, int64_t timeout_ns, struct scache_
 		result.code = (int32_t)shm_load_relaxed(&reader->entry->code);
 	result.message_bytes = message_bytes_of(reader, ret);
 	result.bytes = shm_load_acquire(&reader->entry->written);
+	if (unlikely(!reader_is_still_there(reader)))
+		return -ESTALE;
 	result.size = ret_result->size;
 	memcpy(ret_result, &result, min_u64(ret_result->size, sizeof(result)));
 	return 0;
@@ -102,6 +104,8 @@ ssize_t scache_message(struct scache_reader *reader, char *ret_text, size_t byte
 		return message_bytes;
 	if (message_bytes > 0)
 		done = copy_message(reader, ret_text, (size_t)min_u64(bytes - 1, message_bytes));
+	if (unlikely(!reader_is_still_there(reader)))
+		return -ESTALE;
 	if (done < 0)
 		return done;
 	ret_text[done] = '\0';

@@ -165,6 +165,13 @@ void writer_wake_readers(struct scache_writer *writer);
  */
 ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t bytes);
 
+/*
+ * reader_is_still_there - was the entry ours all the time? Else this process was
+ * stopped, and for want of room its cursor was taken from it: whatever was loaded or
+ * copied after the state may be of another life.
+ */
+bool reader_is_still_there(const struct scache_reader *reader);
+
 /* copy_get_blob - have the file open. 0, -ENOENT, -errno. */
 int copy_get_blob(struct scache_reader *reader);
 

@@ -61,7 +61,11 @@ static void settle(struct scache_writer *writer, uint64_t state)
 	writer->flushed = min_u64(shm_load(&entry->flushed), writer->written);
 	shm_store(&entry->flushed, writer->flushed);
 	writer->bytes_counted = writer->written;
-	writer->door_closed = writer->ring_only && state_is_hidden(state);
+	writer->door_closed = writer->ring_only &&
+			      (state_is_hidden(state) || shm_load(&entry->floor) > 0);
+	/* It died between giving up its file and closing the door: byte 0 is gone. */
+	if (writer->door_closed)
+		entry_hide(segment, writer->name, ENTRY_FILLING);
 	shm_store(&entry->flags, shm_load(&entry->flags) & ~ENTRY_FILE_MESSAGE);
 	shm_store(&entry->message_bytes, 0);
 	if (writer->ring != NULL && !has_ring(segment, writer->name)) {
@@ -102,6 +106,9 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 		if (fd < 0)
 			writer_go_without_file(writer);
 	}
+	/* What the dead did not come to flush: or it adds up, and is more than the ring holds. */
+	if (writer->ring != NULL)
+		writer_flush(writer, false);
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	*ret_writer = writer;
 	return 0;

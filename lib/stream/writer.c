@@ -95,11 +95,12 @@ void writer_flush(struct scache_writer *writer, bool all)
 {
 	while (!writer->ring_only && writer->written > writer->flushed) {
 		uint64_t offset = writer->flushed & (writer->ring_bytes - 1);
-		uint64_t bytes = min_u64(writer->written - writer->flushed, writer->flush_bytes);
+		/* To the end of a unit: a dead predecessor may have stopped within one. */
+		uint64_t unit = writer->flush_bytes - (offset & (writer->flush_bytes - 1));
+		uint64_t bytes = min_u64(writer->written - writer->flushed, unit);
 		UNCANCELLED;
 
-		bytes = min_u64(bytes, writer->ring_bytes - offset);
-		if (bytes < writer->flush_bytes && !all)
+		if (bytes < unit && !all)
 			return;
 		if (blob_write(writer->fd, writer->ring + offset, bytes, writer->flushed) < 0) {
 			writer_go_without_file(writer);

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/cache.h"
 #include "base/hash.h"
 #include "ops.h"
 #include "stream/stream.h"
@@ -108,6 +109,17 @@ static void prepare_blob(void)
 	struct scache *cache = open_cache();
 
 	put_entry(cache, KEY, KEY_SEED);
+	scache_close(cache);
+}
+
+/* Somebody sits in a segment that has been retired. */
+static void mate_retired(void)
+{
+	struct scache *cache = open_cache();
+
+	segment_retire(cache->seat->store.segment);
+	scene->mate_ready = 1;
+	eventually(scene->over);
 	scache_close(cache);
 }
 
@@ -327,6 +339,7 @@ const struct op ops[] = {
 	{ .name = "create", .run = run_open, .flags = OP_OPENS },
 	{ .name = "create shared", .run = run_open, .flags = OP_OPENS | OP_SHARED },
 	{ .name = "replace", .run = run_open, .prepare = prepare_half, .flags = OP_OPENS },
+	{ .name = "retire", .run = run_open, .mate = mate_retired, .flags = OP_OPENS },
 	{ .name = "join", .run = run_open },
 	{ .name = "full house", .run = run_open, .mate = mate_full_house },
 	{ .name = "produce", .run = run_produce },

@@ -105,6 +105,71 @@ START_TEST(a_fork_child_goes_on_with_its_parents_handle)
 }
 END_TEST
 
+static int produce_one(void *arg, struct scache_writer *writer)
+{
+	(void)arg;
+	return scache_write(writer, "x", 1, SCACHE_FOREVER) == 1 ? 0 : -EIO;
+}
+
+static struct scache_reader *fetch_one(struct scache *cache, const char *key)
+{
+	struct scache_producer producer = { .size = sizeof(producer), .create = produce_one };
+	struct scache_reader *reader;
+
+	must_be(scache_fetch(cache, key, 1, NULL, &producer, &reader, NULL), 0);
+	return reader;
+}
+
+/* There is no seat for it: what it fetches is its own all the same, and nothing else. */
+static void fetch_without_a_seat(void *arg)
+{
+	struct scache *cache = arg;
+	struct scache_reader *reader = fetch_one(cache, "b");
+	char byte;
+
+	must_be(scache_read(reader, &byte, 1, SCACHE_FOREVER), 1);
+	must_be(scache_close_within(cache, 0), -EBUSY);
+	must_be(scache_close_within(cache, 0), -EBUSY);
+	must_be(scache_read(reader, &byte, 1, SCACHE_FOREVER), 0);
+	scache_reader_close(reader);
+	must_be(scache_close(cache), 0);
+}
+
+static void take_a_seat(void *arg)
+{
+	struct scache *cache = scratch_open();
+
+	(void)arg;
+	child_say(0);
+	child_listen();
+	scratch_close(cache);
+}
+
+START_TEST(a_fork_child_without_a_seat_has_streams_of_its_own)
+{
+	struct scache_reader *reader;
+	struct child other, child;
+	struct scache *cache;
+	char byte;
+
+	scratch_options.peers = 2;
+	cache = scratch_open();
+	child_start(&other, take_a_seat, NULL);
+	child_hear(&other);
+	/* Its job has ended and is joined by nobody yet. */
+	reader = fetch_one(cache, "a");
+	must_be(scache_read(reader, &byte, 1, SCACHE_FOREVER), 1);
+	must_be(scache_read(reader, &byte, 1, SCACHE_FOREVER), 0);
+	usleep(50000);
+	child_start(&child, fetch_without_a_seat, cache);
+	child_join(&child);
+	scache_reader_close(reader);
+	child_tell(&other, 0);
+	child_join(&other);
+	scratch_close(cache);
+}
+END_TEST
+
 static void outlive(void *arg)
 {
 	(void)arg;
@@ -192,6 +257,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		a_fork_child_goes_on_with_its_parents_handle,
+		a_fork_child_without_a_seat_has_streams_of_its_own,
 		a_child_that_lives_on_does_not_hide_its_parents_death,
 		closing_an_inherited_handle_late_hurts_no_new_one,
 	};

@@ -4,7 +4,9 @@
  * does the same once more: whoever reads notices a pause and nothing else.
  */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../util/pattern.h"
@@ -337,6 +339,77 @@ START_TEST(after_a_pread_nobody_knows_what_was_had)
 }
 END_TEST
 
+/* Dies inside scache_abort(): all of it is in the file, up to the middle of a unit. */
+static void produce_and_die_aborting(void *arg)
+{
+	struct scache_acquire_options options = options_now();
+	struct scache *cache = scratch_open();
+	struct scache_writer *writer;
+	int error;
+
+	(void)arg;
+	signal(SIGSEGV, SIG_DFL);
+	must_be(scache_acquire(cache, "k", 1, &options, NULL, &writer), 0);
+	must_be(pattern_write(writer, 1, 0, stop_at, 7000, &error), stop_at);
+	child_say((int64_t)stop_at);
+	scache_abort(writer, 5, mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 10);
+	child_stay();
+}
+
+START_TEST(what_was_flushed_to_within_a_unit_is_gone_on_with)
+{
+	struct scache *cache = scratch_open();
+	struct scache_writer *writer = NULL;
+	struct scache_reader *reader;
+	struct child child;
+	int error;
+
+	stop_at = 70100;
+	more_flags = 0;
+	child_start(&child, produce_and_die_aborting, NULL);
+	must_be(child_hear(&child), stop_at);
+	must_be(child_end(&child), -SIGSEGV);
+	eventually(scache_acquire(cache, "k", 1, &resumable, NULL, &writer) == 0 && writer != NULL);
+	must_be(scache_written(writer), stop_at);
+	must_be(pattern_write(writer, 1, stop_at, BLOB_BYTES, 7000, &error), BLOB_BYTES - stop_at);
+	must_be(scache_check(cache, NULL, NULL), 0);
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+	reader = scratch_find(cache, "k");
+	pattern_read_all(reader, 1, BLOB_BYTES);
+	scache_reader_close(reader);
+	scache_remove(cache, "k", 1);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
+START_TEST(a_pread_does_not_send_the_stream_back)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .flags = SCACHE_DETERMINISTIC };
+	struct again again = { BLOB_BYTES, BLOB_BYTES };
+	struct scache_producer producer = { .size = sizeof(producer), .create = produce_again,
+					    .arg = &again };
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
+	uint64_t position = 0;
+	struct child child;
+	char byte;
+
+	start_and_stop(&child, 200000, NOT_RESUMABLE);
+	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	must_be(pattern_read(reader, 1, &position, 100000, 3001), 1);
+	child_kill(&child);
+	must_be(scache_pread(reader, &byte, 1, 300000, SCACHE_FOREVER), -EOWNERDEAD);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), -EOWNERDEAD);
+	must_be(position, 200000);
+	scache_reader_close(reader);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -349,6 +422,8 @@ int main(void)
 		the_same_bytes_once_more_are_gone_on_with,
 		other_bytes_are_not,
 		after_a_pread_nobody_knows_what_was_had,
+		what_was_flushed_to_within_a_unit_is_gone_on_with,
+		a_pread_does_not_send_the_stream_back,
 	};
 
 	return SCRATCH_RUN("resume", tests);
