@@ -10,7 +10,6 @@
  * ahead has asked for.
  */
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -79,7 +78,7 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 	return 0;
 }
 
-static void push_stats(struct scache_reader *reader)
+void reader_push_stats(struct scache_reader *reader)
 {
 	for (int i = 0; i < STAT_COUNT; i++)
 		if (reader->stats[i] != 0) {
@@ -103,7 +102,7 @@ int scache_reader_close(struct scache_reader *reader)
 	/* In a fork child cursor, descriptor and counters are the parent's. */
 	forked = peer_is_forked(store->peer);
 	if (!forked) {
-		push_stats(reader);
+		reader_push_stats(reader);
 		if (reader->blob != NULL)
 			table_put(store, reader->blob);
 		if (reader->pair != NULL)
@@ -153,7 +152,7 @@ static void set_paced(struct scache_reader *reader, uint64_t position)
 static void count_read(struct scache_reader *reader)
 {
 	if (reader->stats[STAT_READS_RING] + reader->stats[STAT_READS_FILE] >= STATS_EVERY_READS)
-		push_stats(reader);
+		reader_push_stats(reader);
 }
 
 void reader_move(struct scache_reader *reader, size_t bytes)
@@ -233,49 +232,9 @@ int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t de
 	if (clock_own_ns() >= deadline_ns)
 		return -ETIMEDOUT;
 	reader->stats[STAT_WAITS]++;
-	push_stats(reader);
+	reader_push_stats(reader);
 	wait_park(&reader->entry->readers_event, event, deadline_ns);
 	return 0;
-}
-
-/* ----------------------------------------------------------- another producer */
-
-/*
- * The producer was killed, or is silent, before this reader had a byte: begin
- * again where it came from, with another entry in this handle.
- */
-static int start_over(struct scache_reader *reader, bool privately)
-{
-	const size_t from = offsetof(struct scache_reader, store);
-	struct scache_reader *fresh, other;
-	int ret = reader->origin->retake(reader->origin, privately, &fresh);
-
-	if (ret < 0)
-		return ret;
-	push_stats(reader);
-	memcpy((char *)&other + from, (char *)reader + from, sizeof(other) - from);
-	memcpy((char *)reader + from, (char *)fresh + from, sizeof(other) - from);
-	memcpy((char *)fresh + from, (char *)&other + from, sizeof(other) - from);
-	/* ORDER event-bit, seq_cst: the word before `cancelled` is looked at. Pairs with scache_cancel(). */
-	atomic_store(&reader->sleeps_at, &reader->entry->readers_event);
-	return scache_reader_close(fresh);
-}
-
-/* Its producer was killed and left an orphan: have ours go on, if we have one. */
-static bool takes_over(struct scache_reader *reader, uint64_t state)
-{
-	return unlikely(state_of(state) == ENTRY_ORPHAN) && reader->origin != NULL &&
-	       state_gen(state) == reader->name.gen &&
-	       reader->origin->take_over(reader->origin, reader->store, reader->name, state) == 0;
-}
-
-bool reader_starts_over(struct scache_reader *reader, uint64_t state)
-{
-	if (takes_over(reader, state))
-		return true;
-	return unlikely(reader->origin != NULL) && (!reader->has_begun || reader->replay != NULL) &&
-	       state_gen(state) == reader->name.gen && state_is_death(state) &&
-	       start_over(reader, false) == 0;
 }
 
 /* ---------------------------------------------------------------------- API */
@@ -297,31 +256,11 @@ struct patience {
 	bool has_begun;
 };
 
-/*
- * Is the producer silent for longer than this reader's caller bears? 0: no, or
- * we are served otherwise now; -ETIME.
- */
-static int bear_silence(struct scache_reader *reader)
-{
-	int64_t now_ns = clock_own_ns();
-
-	if (reader->silent_since_ns == 0)
-		reader->silent_since_ns = now_ns;
-	if ((uint64_t)(now_ns - reader->silent_since_ns) < reader->stall_ns)
-		return 0;
-	reader->silent_since_ns = 0;
-	if (reader->origin == NULL || (reader->has_begun && reader->replay == NULL) ||
-	    start_over(reader, true) < 0)
-		return -ETIME;
-	reader->stall_ns = 0; /* our own may take all the time it likes */
-	return 0;
-}
-
 /* Nothing behind @from yet. 0: look again; -EAGAIN, -ETIMEDOUT, -ECANCELED. */
 static int await(struct scache_reader *reader, uint64_t from, struct patience *patience)
 {
 	if (unlikely(reader->stall_ns > 0)) {
-		int ret = bear_silence(reader);
+		int ret = reader_bear_silence(reader);
 
 		if (ret < 0)
 			return ret;

@@ -19,6 +19,7 @@
  *	finish.c   how it ends		copy.c	   out of the ring or the file
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
+ *	restart.c  what a reader does about a dead or silent producer
  *	takeover.c a dead producer's work, gone on with
  *	replay.c   the same work done once more, gone on with in the middle
  *	info.c	   what is shown of an entry
@@ -182,6 +183,16 @@ int reader_check_handle(struct scache_reader *reader);
 
 /* reader_ended - how production ended: 0 (sealed), the readers' -errno, or -EAGAIN (not yet). */
 int reader_ended(const struct scache_reader *reader, uint64_t state);
+
+void reader_push_stats(struct scache_reader *reader);
+
+/* -------------------------------------------------------------- restart.c */
+
+/*
+ * reader_bear_silence - nothing yet: is that for longer than its caller bears?
+ * 0: no, or it is served otherwise now; -ETIME.
+ */
+int reader_bear_silence(struct scache_reader *reader);
 
 /* reader_starts_over - a fetched one whose producer was killed, as @state says: true if
  * another goes on with this entry, or, before the first byte, with another entry. */

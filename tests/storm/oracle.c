@@ -5,7 +5,6 @@
 #include "storm.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "index/cursor.h"
+#include "stream/stream.h"
+
+#define FIXED_ID (1ull << 40) /* and the key: more than all others come to */
+
 struct shared *shared;
-uint64_t seed, state;
+uint64_t seed, random_state;
 bool hold;
 char base[256], dir[300];
 struct scache_options geometry;
@@ -23,8 +27,7 @@ uint32_t me;
 unsigned char blob[BLOB_MAX], got[BLOB_MAX];
 static unsigned char wanted[BLOB_MAX];
 
-static const char *volatile call = "?";
-static volatile unsigned call_key;
+bool limited;
 
 uint64_t mix(uint64_t x)
 {
@@ -36,7 +39,7 @@ uint64_t mix(uint64_t x)
 
 uint64_t below(uint64_t n)
 {
-	return (state = mix(state)) % n;
+	return (random_state = mix(random_state)) % n;
 }
 
 bool one_in(unsigned n)
@@ -67,28 +70,16 @@ void finding(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	be_unlimited(); /* standard error may be a file, too */
 	fprintf(stderr, "storm: seed %llu, process %d in %s(key %u): %s\n",
-		(unsigned long long)seed, (int)getpid(), call, call_key, text);
+		(unsigned long long)seed, (int)getpid(), last_call, last_key, text);
 	COUNT(findings);
+	if (me == 0)
+		tally_end();
 	alarm(0);
 	while (hold)
 		pause();
 	_exit(1);
-}
-
-static void too_long(int number)
-{
-	(void)number;
-	finding("blocks longer than %d s", CALL_SECONDS);
-}
-
-void enter(const char *name, unsigned key)
-{
-	call = name;
-	call_key = key;
-	COUNT(operations);
-	signal(SIGALRM, too_long);
-	alarm(CALL_SECONDS);
 }
 
 size_t key_name(unsigned key, char ret_name[16])
@@ -113,19 +104,91 @@ void fill(const struct header *h, uint64_t from, unsigned char *data, size_t byt
 	}
 }
 
-/* What a reader will be able to know of the production that begins. */
+/* Keys whose productions are all the same. */
+static bool is_fixed(unsigned key)
+{
+	return key % 4 == 3;
+}
+
 struct production *remember(struct header *h, uint64_t max_age_ns, enum stage stage)
 {
+	static struct production of_no_interest;
 	struct production *p;
 
 	h->magic = MAGIC;
+	if (is_fixed(h->key)) {
+		COUNT(fixed);
+		h->id = FIXED_ID + h->key;
+		h->ending = FINISH;
+		h->code = 1;
+		h->bytes = sizeof(*h) + mix(seed + h->key) % (BLOB_MAX / 2);
+		return &of_no_interest;
+	}
 	h->id = COUNT(productions) + 1;
 	p = &shared->production[h->id % PRODUCTIONS];
 	p->worker = me;
 	p->stage = stage;
 	p->max_age_ns = max_age_ns;
+	p->limited = limited;
 	p->id = h->id;
 	return p;
+}
+
+/*
+ * Who goes on with what the dead began has to know what it was: they wrote it
+ * down, under the entry's name, before the first byte. With none published it
+ * may be something new.
+ */
+struct production *begin(struct scache_writer *writer, struct header *h, uint64_t max_age_ns)
+{
+	uint64_t written = scache_written(writer), name = name_word(writer->name);
+	struct beginning *b = &shared->beginning[writer->name.idx % SLOTS];
+	struct production *p;
+
+	if (writer->taken_over)
+		COUNT(takeovers);
+	if (writer->taken_over && b->name == name) {
+		*h = b->header;
+		if (h->key >= KEYS || written > h->bytes)
+			finding("goes on at %llu of %llu", (unsigned long long)written,
+				(unsigned long long)h->bytes);
+		p = &shared->production[h->id % PRODUCTIONS];
+		if (is_fixed(h->key) || p->id != h->id)
+			return remember(&(struct header){ .key = h->key }, UINT64_MAX, PRODUCING);
+		p->limited = p->limited || limited;
+		p->worker = me;
+		p->stage = PRODUCING;
+		return p;
+	}
+	if (written != 0)
+		finding("goes on at %llu where nobody has begun", (unsigned long long)written);
+	/* How old it may get is what the dead one had asked for, and took along. */
+	p = remember(h, writer->taken_over ? UINT64_MAX : max_age_ns, PRODUCING);
+	/* A private stream's segment is its own, and nobody takes it over. */
+	if (writer->store->segment->geometry.entries > 1) {
+		b->name = 0;
+		b->header = *h;
+		b->name = name;
+	}
+	return p;
+}
+
+void be_doomed(uint32_t number)
+{
+	shared->doomed[number % WORKERS] = true;
+}
+
+static bool is_doomed(uint32_t number)
+{
+	uint32_t parent = shared->parent[number % WORKERS];
+
+	return shared->doomed[number % WORKERS] ||
+	       (parent != 0 && shared->doomed[parent % WORKERS]);
+}
+
+bool was_stopped(const struct reading *r)
+{
+	return shared->stopped[me % WORKERS] != r->stopped;
 }
 
 /* What became of it; NULL before its header is read, or if too long ago. */
@@ -134,6 +197,13 @@ static struct production *production_of(const struct reading *r)
 	struct production *p = &shared->production[r->header.id % PRODUCTIONS];
 
 	return r->position >= sizeof(r->header) && p->id == r->header.id ? p : NULL;
+}
+
+/* Did its file fail? Of a fixed key nobody keeps that apart. */
+static bool may_lack_room(const struct production *p, int error)
+{
+	return (error == -EFBIG || error == -EIO) && shared->limited > 0 &&
+	       (p == NULL || p->limited);
 }
 
 /* The header is complete: is it one that this caller may be given? */
@@ -187,6 +257,13 @@ void check_bytes(struct reading *r, const unsigned char *data, size_t bytes)
 			(unsigned long long)r->header.bytes);
 }
 
+bool may_have_lost(const struct reading *r)
+{
+	const struct production *p = production_of(r);
+
+	return r->looked_ahead && shared->limited > 0 && (p == NULL || p->limited);
+}
+
 /* Is this how the production could end? @error 0: end of file. */
 void check_end(const struct reading *r, int error)
 {
@@ -197,11 +274,19 @@ void check_end(const struct reading *r, int error)
 
 	if (error == -ESTALE) {
 		COUNT(stale);
-		good = shared->stopped_long[me % WORKERS];
+		good = was_stopped(r) || may_have_lost(r);
 	} else if (error == -EOWNERDEAD) {
 		COUNT(deaths);
-		good = p == NULL || ((stage < FINISHED || stage == GAVE_UP) &&
-				    shared->doomed[p->worker % WORKERS]);
+		good = p == NULL ||
+		       ((stage < FINISHED || stage == GAVE_UP) && is_doomed(p->worker));
+	} else if (may_lack_room(p, error)) {
+		good = true;
+	} else if (r->deterministic && error < 0 && (p == NULL || is_doomed(p->worker))) {
+		/* Of another production, before that got as far as the first. */
+		good = error == -EDOM || error == -EREMOTEIO || error == -ECANCELED ||
+		       may_lack_room(NULL, error);
+	} else if (known && p == NULL && error == -ECANCELED) {
+		good = true;
 	} else if (r->key == 0) {
 		good = error == 0 || error == -EDOM || error == -EREMOTEIO || error == -ECANCELED;
 	} else if (stage == GAVE_UP || (!known && error == -ECANCELED)) {
@@ -211,10 +296,12 @@ void check_end(const struct reading *r, int error)
 		       r->position == r->header.bytes && stage != PRODUCING;
 	}
 	if (!good)
-		finding("ends with %d (%s) at %llu of %llu; production %llu, ending %u, stage %u",
+		finding("ends with %d (%s) at %llu of %llu; production %llu, ending %u, stage %u, "
+			"stopped %d limited %d doomed %d ahead %d deterministic %d",
 			error, scache_strerror(error), (unsigned long long)r->position,
 			(unsigned long long)r->header.bytes, (unsigned long long)r->header.id,
-			r->header.ending, stage);
+			r->header.ending, stage, was_stopped(r), p != NULL && p->limited,
+			p != NULL && is_doomed(p->worker), r->looked_ahead, r->deterministic);
 }
 
 void check_result(struct reading *r, int error)
@@ -224,23 +311,21 @@ void check_result(struct reading *r, int error)
 	uint64_t bytes;
 	int ret;
 
-	enter("wait", r->key);
-	ret = scache_wait(r->reader, 0, &result);
-	if (ret == -ESTALE && error == -ESTALE)
+	ret = CALL("wait", r->key, scache_wait(r->reader, 0, &result));
+	/* By now it may be at another production, which did not serve. */
+	if ((ret == -ESTALE && error == -ESTALE) || (r->deterministic && error < 0))
 		return;
 	if (ret != 0 || result.bytes != r->position ||
 	    (error == -EREMOTEIO ? result.code < 1 : result.code != error))
 		finding("%d code %d bytes %llu after %d at %llu", ret, result.code,
 			(unsigned long long)result.bytes, error, (unsigned long long)r->position);
-	enter("size", r->key);
-	ret = scache_size(r->reader, &bytes);
+	ret = CALL("size", r->key, scache_size(r->reader, &bytes));
 	if (ret != (error == 0) || bytes != r->position)
 		finding("%d, %llu at %llu", ret, (unsigned long long)bytes,
 			(unsigned long long)r->position);
 	if (error != -EDOM && error != -EREMOTEIO)
 		return;
-	enter("message", r->key);
-	ret = (int)scache_message(r->reader, text, sizeof(text));
+	ret = CALL("message", r->key, scache_message(r->reader, text, sizeof(text)));
 	snprintf(expected, sizeof(expected), "key %u ", r->key);
 	if (ret < 0 || (size_t)ret != strlen(text) ||
 	    strncmp(text, expected, strlen(expected)) != 0 ||

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "stream/stream.h"
+
 /* One read. 1 = go on, 0 = nothing yet, -1 = the end. */
 int take(struct reading *r, size_t bytes, int64_t timeout_ns)
 {
@@ -15,8 +17,7 @@ int take(struct reading *r, size_t bytes, int64_t timeout_ns)
 	if (one_in(6)) {
 		done = read_by_fd(r, bytes, timeout_ns);
 	} else {
-		enter("read", r->key);
-		done = scache_read(r->reader, got, bytes, timeout_ns);
+		done = CALL("read", r->key, scache_read(r->reader, got, bytes, timeout_ns));
 	}
 	if (done > (ssize_t)bytes)
 		finding("%zd of %zu", done, bytes);
@@ -28,8 +29,7 @@ int take(struct reading *r, size_t bytes, int64_t timeout_ns)
 		return 0;
 	check_end(r, (int)done);
 	check_result(r, (int)done);
-	enter("read again", r->key);
-	again = scache_read(r->reader, got, bytes, timeout_ns);
+	again = CALL("read-again", r->key, scache_read(r->reader, got, bytes, timeout_ns));
 	if (again != done)
 		finding("%zd after %zd", again, done);
 	return -1;
@@ -44,8 +44,7 @@ size_t some_bytes(void)
 
 void leave(struct reading *r)
 {
-	enter("reader_close", r->key);
-	scache_reader_close(r->reader);
+	CALL("reader_close", r->key, scache_reader_close(r->reader));
 	r->reader = NULL;
 }
 
@@ -60,14 +59,13 @@ void read_somehow(struct reading *r)
 
 	if (piece < 1000 && !one_in(16))
 		piece += 1000;
-	enter("reader_info", r->key);
-	ret = scache_reader_info(r->reader, &info);
-	if (ret != 0 && (ret != -ESTALE || !shared->stopped_long[me % WORKERS]))
+	ret = CALL("reader_info", r->key, scache_reader_info(r->reader, &info));
+	if (ret != 0 && (ret != -ESTALE || !was_stopped(r)))
 		finding("%d", ret);
 	while (ret >= 0 && (how < 2 || now_ns() < until_ns) && (how != 4 || ++calls < 5)) {
 		if (how == 5 && calls++ == 0) {
-			enter("wait", r->key);
-			ret = scache_wait(r->reader, (int64_t)below(50) * MS, &result);
+			ret = CALL("wait", r->key,
+				   scache_wait(r->reader, (int64_t)below(50) * MS, &result));
 			if (ret != 0 && ret != -EAGAIN && ret != -ETIMEDOUT && ret != -ESTALE)
 				finding("%d", ret);
 		}
@@ -75,9 +73,10 @@ void read_somehow(struct reading *r)
 			nap((int64_t)below(8) * MS);
 			piece += 500;
 		}
-		ret = take(r, piece, how == 3   ? 0
-				     : how == 6 ? (int64_t)below(5) * MS
-						: SCACHE_FOREVER);
+		ret = take(r, piece,
+			   how == 3   ? 0
+			   : how == 6 ? (int64_t)below(5) * MS
+				      : SCACHE_FOREVER);
 		if (ret == 0)
 			nap(200000);
 		if (ret >= 0 && one_in(6))
@@ -95,14 +94,14 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 			  bool to_end, bool slowest)
 {
 	static const int64_t timeouts[] = { 0, 1 * MS, 30 * MS, SCACHE_FOREVER };
-	int64_t timeout_ns = timeouts[below(r->reader != NULL && !slowest ? 4 : 3)];
+	int64_t timeout_ns = timeouts[below(r->reader != NULL && !slowest && !limited ? 4 : 3)];
 	int64_t until_ns = now_ns() + 1500 * MS;
 	bool lazy = one_in(4); /* reads its own only if it must */
-	uint64_t at = 0;
+	uint64_t at = scache_written(writer);
 
 	if (r->reader != NULL && one_in(3)) {
 		leave(r);
-		if (!slowest)
+		if (!slowest && !limited)
 			timeout_ns = SCACHE_FOREVER; /* somebody reads, or the pipe is broken */
 	}
 	while (at < bytes) {
@@ -110,10 +109,14 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 		ssize_t done;
 
 		piece = piece < bytes - at ? piece : (size_t)(bytes - at);
-		enter(to_end ? "write to end" : "write", r->key);
-		done = one_in(20) ? scache_writer_check(writer) : 0;
+		done = one_in(20) ? CALL("writer_check", r->key, scache_writer_check(writer)) : 0;
 		if (done == 0)
 			done = put(writer, at, piece, timeout_ns);
+		/* Whose file has failed goes at the pace of the slowest, or fails. */
+		if (limited && timeout_ns < 0)
+			timeout_ns = 30 * MS;
+		if (limited && (done == -EFBIG || done == -EIO))
+			return false;
 		if (done == -EPIPE && r->reader == NULL && !to_end)
 			return COUNT(pipes), false;
 		if (done == -EDEADLK && r->reader != NULL)
@@ -124,9 +127,15 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 			finding("%zd of %zu at %llu (%s)", done, piece, (unsigned long long)at,
 				done < 0 ? scache_strerror((int)done) : "");
 		at += done > 0 ? (uint64_t)done : 0;
-		if (r->reader != NULL && (done < 0 || !lazy) && take(r, some_bytes(), 0) < 0)
-			finding("our own reader sees an end at %llu of %llu",
-				(unsigned long long)r->position, (unsigned long long)at);
+		if (scache_written(writer) != at)
+			finding("written %llu, not %llu",
+				(unsigned long long)scache_written(writer), (unsigned long long)at);
+		if (r->reader != NULL && (done < 0 || !lazy) && take(r, some_bytes(), 0) < 0) {
+			if (!may_have_lost(r))
+				finding("our own reader sees an end at %llu of %llu",
+					(unsigned long long)r->position, (unsigned long long)at);
+			leave(r);
+		}
 		if (r->reader != NULL && one_in(20))
 			look_elsewhere(r);
 		if (done < 0 && r->reader == NULL)
@@ -146,26 +155,24 @@ static void finish(struct scache_writer *writer, struct reading *r, struct produ
 {
 	int ret;
 
-	enter("finish", r->key);
-	ret = scache_finish(writer);
+	ret = CALL("finish", r->key, scache_finish(writer));
 	if (ret == 0 || ret == SCACHE_NOT_KEPT) {
 		p->finished_ns = now_ns();
 		p->stage = ret == 0 ? FINISHED : NOT_KEPT;
 		COUNT(finishes);
 		if (ret != 0)
 			COUNT(unkept);
-	} else if (ret != -EPIPE || r->reader != NULL || to_end) {
+	} else if ((ret != -EPIPE || r->reader != NULL || to_end) && !limited) {
 		finding("%d (%s)", ret, scache_strerror(ret));
 	} else {
 		p->stage = GAVE_UP;
 	}
 }
 
-void produce(struct scache_writer *writer, struct reading *r,
-	     const struct scache_acquire_options *o, uint64_t max_age_ns)
+void produce(struct scache_writer *writer, struct reading *r, uint64_t max_age_ns)
 {
-	bool to_end = o->flags & SCACHE_RUN_TO_END;
-	bool slowest = (o->flags | geometry.flags) & (SCACHE_PACE_SLOWEST | SCACHE_PASS_THROUGH);
+	/* Of the entry: who goes on with it may have asked for something else. */
+	bool to_end = writer->run_to_end, slowest = writer->pace_slowest || writer->ring_only;
 	struct header h = { .key = r->key, .ending = one_in(4) ? below(4) : FINISH };
 	struct production *p;
 	char message[600];
@@ -173,7 +180,7 @@ void produce(struct scache_writer *writer, struct reading *r,
 
 	h.bytes = sizeof(h) + below(one_in(2) ? 2000 : BLOB_MAX - sizeof(h));
 	h.code = 1 + below(200);
-	p = remember(&h, max_age_ns, PRODUCING);
+	p = begin(writer, &h, max_age_ns);
 	fill(&h, 0, blob, h.bytes);
 	if (!write_somehow(writer, r, r->key == 0 ? 0 : h.bytes, to_end, slowest)) {
 		p->stage = GAVE_UP;
@@ -183,15 +190,16 @@ void produce(struct scache_writer *writer, struct reading *r,
 			finish(writer, r, p, to_end);
 		length = snprintf(message, sizeof(message), "key %u %u %0*d", r->key, h.code,
 				  (int)below(2) * 500 + 1, 0);
-		enter("abort", r->key);
-		ret = h.ending == ABORT_ERRNO || h.ending == ABORT_CODE ?
-			      scache_abort(writer, h.ending == ABORT_CODE ? (int)h.code : -EDOM,
-					   message, (size_t)length) : 0;
-		if (ret != 0)
+		ret = 0;
+		if (h.ending == ABORT_ERRNO || h.ending == ABORT_CODE)
+			ret = CALL("abort", r->key,
+				   scache_abort(writer,
+						h.ending == ABORT_CODE ? (int)h.code : -EDOM,
+						message, (size_t)length));
+		if (ret != 0 && !limited)
 			finding("%d", ret);
 	}
-	enter("writer_close", r->key);
-	scache_writer_close(writer);
+	CALL("writer_close", r->key, scache_writer_close(writer));
 	while (r->reader != NULL && take(r, some_bytes() + 5000, SCACHE_FOREVER) >= 0)
 		continue;
 	if (r->reader != NULL)

@@ -13,24 +13,23 @@ void open_cache(void)
 {
 	int ret;
 
-	enter("open", 0);
-	ret = scache_open(dir, &geometry, &cache);
+	ret = CALL("open", 0, scache_open(dir, &geometry, &cache));
 	if (ret != 0)
 		finding("%d (%s): %s", ret, scache_strerror(ret), scache_detail());
 }
 
 void close_cache(void)
 {
-	enter("close", 0);
-	if (scache_close(cache) != 0)
+	if (CALL("close", 0, scache_close(cache)) != 0)
 		finding("streams are open");
 }
 
 static struct scache_acquire_options some_options(struct reading *r)
 {
 	static const uint64_t ages[] = { 0, 0, SCACHE_ZERO, 5 * MS, 300 * MS, SCACHE_UNLIMITED };
-	static const uint64_t windows[] = { 0,	  SCACHE_ZERO, 1, 5000, 65536,
-					    300000, SCACHE_UNLIMITED };
+	static const uint64_t windows[] = {
+		0, SCACHE_ZERO, 1, 5000, 65536, 300000, SCACHE_UNLIMITED
+	};
 	struct scache_acquire_options o = { .size = sizeof(o) };
 
 	if (one_in(4))
@@ -45,10 +44,13 @@ static struct scache_acquire_options some_options(struct reading *r)
 		o.flags |= SCACHE_PASS_THROUGH;
 	if (one_in(5))
 		o.flags |= SCACHE_PACE_SLOWEST;
+	if (one_in(2))
+		o.flags |= SCACHE_RESUMABLE;
+	r->stopped = shared->stopped[me % WORKERS];
 	r->refresh = o.flags & SCACHE_REFRESH;
-	r->limit_ns = o.max_age_ns == 0		  ? UINT64_MAX
+	r->limit_ns = o.max_age_ns == 0             ? UINT64_MAX
 		      : o.max_age_ns == SCACHE_ZERO ? 0
-						  : o.max_age_ns;
+						    : o.max_age_ns;
 	r->since_ns = now_ns();
 	return o;
 }
@@ -68,15 +70,15 @@ static void acquire(unsigned key)
 		fetch(&r, &o, max_age_ns);
 		return;
 	}
-	enter("acquire", key);
-	ret = scache_acquire(cache, name, key_name(key, name), &o, blind ? NULL : &r.reader,
-			     &writer);
+	ret = CALL("acquire", key,
+		   scache_acquire(cache, name, key_name(key, name), &o, blind ? NULL : &r.reader,
+				  &writer));
 	if (ret == SCACHE_BYPASS && r.reader == NULL && writer == NULL)
 		(geometry.readers < 1024 ? COUNT(bypasses) : COUNT(full));
 	else if (ret != 0 || (!blind && r.reader == NULL))
 		finding("%d", ret);
 	if (writer != NULL)
-		produce(writer, &r, &o, max_age_ns);
+		produce(writer, &r, max_age_ns);
 	else if (r.reader != NULL)
 		read_somehow(&r);
 }
@@ -88,8 +90,7 @@ static void lookup(unsigned key)
 	char name[16];
 	int ret;
 
-	enter("lookup", key);
-	ret = scache_lookup(cache, name, key_name(key, name), &o, &r.reader);
+	ret = CALL("lookup", key, scache_lookup(cache, name, key_name(key, name), &o, &r.reader));
 	if (ret == 0)
 		read_somehow(&r);
 	else if (ret != -ENOENT)
@@ -101,8 +102,7 @@ static void drop(unsigned key)
 	char name[16];
 	int ret;
 
-	enter("remove", key);
-	ret = scache_remove(cache, name, key_name(key, name));
+	ret = CALL("remove", key, scache_remove(cache, name, key_name(key, name)));
 	if (ret != 0 && ret != -ENOENT)
 		finding("%d", ret);
 }
@@ -112,8 +112,7 @@ void sweep(void)
 	struct scache_sweep_report report = { .size = sizeof(report) };
 	int ret;
 
-	enter("sweep", 0);
-	ret = scache_sweep(cache, NULL, &report);
+	ret = CALL("sweep", 0, scache_sweep(cache, NULL, &report));
 	if (ret != 0 || report.unknown != 0)
 		finding("%d (%s), unknown files %d", ret, scache_detail(), (int)report.unknown);
 }
@@ -128,18 +127,25 @@ void check(void)
 {
 	int ret;
 
-	enter("check", 0);
-	ret = scache_check(cache, tell_violation, NULL);
+	ret = CALL("check", 0, scache_check(cache, tell_violation, NULL));
 	if (ret != 0)
 		finding("%d violations", ret);
+}
+
+static void repair(void)
+{
+	struct scache_repair_report report = { .size = sizeof(report) };
+	int ret = CALL("repair", 0, scache_repair(cache, tell_violation, NULL, &report));
+
+	if (ret != 0 || report.violations != 0)
+		finding("%d, %d violations", ret, (int)report.violations);
 }
 
 struct scache_stats stat_cache(void)
 {
 	struct scache_stats s = { .size = sizeof(s) };
 
-	enter("stat", 0);
-	if (scache_stat(cache, &s) != 0 || s.entries_free > s.max_entries ||
+	if (CALL("stat", 0, scache_stat(cache, &s)) != 0 || s.entries_free > s.max_entries ||
 	    s.peers > s.max_peers || s.rings_in_use > s.max_rings || s.readers > s.max_readers)
 		finding("free %d peers %d rings %d readers %d", (int)s.entries_free, (int)s.peers,
 			(int)s.rings_in_use, (int)s.readers);
@@ -168,44 +174,70 @@ static void each(void)
 {
 	int ret;
 
-	enter("each", 0);
-	ret = scache_each(cache, see_entry, NULL);
+	ret = CALL("each", 0, scache_each(cache, see_entry, NULL));
 	if (ret != 0)
 		finding("%d", ret);
 }
 
+void use_any_key(unsigned key)
+{
+	unsigned what = (unsigned)below(84);
+
+	if (what < 45)
+		acquire(key);
+	else if (what < 78)
+		lookup(key);
+	else
+		drop(key);
+}
+
+/* One thing that is not done with one key. */
+static void do_something(unsigned key)
+{
+	unsigned what = (unsigned)below(19);
+
+	if (what < 3)
+		sweep();
+	else if (what < 7)
+		stat_cache();
+	else if (what < 8)
+		check();
+	else if (what < 9)
+		repair();
+	else if (what < 12)
+		each();
+	else if (what < 14)
+		hoard();
+	else if (what < 16)
+		have_heir(key);
+	else if (what < 18) {
+		close_cache();
+		open_cache();
+	} else if (one_in(10)) {
+		be_doomed(me);
+		_exit(0); /* without a word */
+	}
+}
+
 void work(bool sweeper)
 {
+	note_steps();
 	open_pipes();
 	if (one_in(8))
 		geometry.flags = SCACHE_PASS_THROUGH;
 	open_cache();
+	/* Not before: the segment may be to be made. */
+	if (one_in(10))
+		be_limited();
 	while (!sweeper) {
-		unsigned what = (unsigned)below(100);
 		/* Half the time the same few keys, so that they meet. */
 		unsigned key = (unsigned)below(one_in(2) ? 4 : KEYS);
 
-		if (what < 45)
-			acquire(key);
-		else if (what < 78)
-			lookup(key);
-		else if (what < 84)
-			drop(key);
-		else if (what < 87)
-			sweep();
-		else if (what < 91)
-			stat_cache();
-		else if (what < 93)
-			check();
-		else if (what < 96)
-			each();
-		else if (what < 98) {
-			close_cache();
-			open_cache();
-		} else if (one_in(10)) {
-			shared->doomed[me % WORKERS] = true;
-			_exit(0); /* without a word */
-		}
+		if (one_in(6))
+			do_something(key);
+		else
+			use_any_key(key);
+		watch_heir();
 	}
 	sweep();
 	check();
