@@ -47,7 +47,7 @@ static struct {
 	_Atomic int64_t last_knew_ns;
 } *board;
 
-static char path[300];
+static char path[300], lock_path[340];
 
 static int64_t now_ns(void)
 {
@@ -75,7 +75,16 @@ static struct scache *open_cache(void)
 	return cache;
 }
 
-static void produce(int lock_fd)
+/* An open file of its own: the lock is to fall with this process. */
+static int open_lock(void)
+{
+	int fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	expect(fd >= 0, lock_path);
+	return fd;
+}
+
+static void produce(void)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
 	struct scache_writer *writer;
@@ -84,7 +93,7 @@ static void produce(int lock_fd)
 
 	expect(ballast != NULL, "malloc");
 	memset(ballast, 1, bytes);
-	expect(fcntl(lock_fd, F_OFD_SETLK, &lock) == 0, "lock");
+	expect(fcntl(open_lock(), F_OFD_SETLK, &lock) == 0, "lock");
 	expect(scache_acquire(open_cache(), "k", 1, NULL, NULL, &writer) == 0 && writer != NULL,
 	       "acquire");
 	expect(scache_write(writer, ballast, 1, 0) == 1, "write");
@@ -116,7 +125,7 @@ static void read_to_the_end(void)
 	_exit(0);
 }
 
-static pid_t spawn(int lock_fd, int is_producer)
+static pid_t spawn(int is_producer)
 {
 	pid_t pid = fork();
 
@@ -124,23 +133,22 @@ static pid_t spawn(int lock_fd, int is_producer)
 	if (pid > 0)
 		return pid;
 	if (is_producer)
-		produce(lock_fd);
-	close(lock_fd);
+		produce();
 	read_to_the_end();
 	return 0;
 }
 
 /* A producer that has published a byte, and readers that wait for the second. */
-static pid_t gather(int lock_fd)
+static pid_t gather(void)
 {
 	pid_t producer;
 
 	memset(board, 0, sizeof(*board));
-	producer = spawn(lock_fd, 1);
+	producer = spawn(1);
 	while (!atomic_load(&board->published))
 		usleep(1000);
 	for (int i = 0; i < job.readers; i++)
-		spawn(lock_fd, 0);
+		spawn(0);
 	while (atomic_load(&board->waiting) < job.readers)
 		usleep(1000);
 	usleep(200000); /* all asleep */
@@ -172,18 +180,15 @@ static void print(const char *what, double *ms)
 	       ms[job.rounds * 9 / 10], ms[job.rounds * 99 / 100], ms[job.rounds - 1]);
 }
 
-static void kill_and_time(int lock_fd, double *ret_lock, double *ret_pidfd, double *ret_last)
+static void kill_and_time(double *ret_lock, double *ret_pidfd, double *ret_last)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
-	pid_t producer = gather(lock_fd);
+	pid_t producer = gather();
 	struct pollfd exit_fd = { .fd = (int)syscall(SYS_pidfd_open, producer, 0), .events = POLLIN };
-	int fd = open(path, O_RDONLY | O_DIRECTORY), own;
+	int own = open_lock();
 	int64_t began_ns;
-	char name[340];
 
-	snprintf(name, sizeof(name), "%s.lock", path);
-	own = open(name, O_RDWR | O_CLOEXEC);
-	expect(own >= 0 && exit_fd.fd >= 0 && fd >= 0, "open");
+	expect(exit_fd.fd >= 0, "pidfd_open");
 	*ret_lock = *ret_pidfd = 0;
 	began_ns = now_ns();
 	kill(producer, SIGKILL);
@@ -197,16 +202,15 @@ static void kill_and_time(int lock_fd, double *ret_lock, double *ret_pidfd, doub
 	await_readers();
 	*ret_last = (double)(atomic_load(&board->last_knew_ns) - began_ns) / 1e6;
 	close(own);
-	close(fd);
 	close(exit_fd.fd);
 }
 
-static void measure_deaths(int lock_fd)
+static void measure_deaths(void)
 {
 	static double lock[ROUNDS_MAX], pidfd[ROUNDS_MAX], last[ROUNDS_MAX], after[ROUNDS_MAX];
 
 	for (int i = 0; i < job.rounds; i++) {
-		kill_and_time(lock_fd, &lock[i], &pidfd[i], &last[i]);
+		kill_and_time(&lock[i], &pidfd[i], &last[i]);
 		after[i] = last[i] - lock[i];
 	}
 	printf("%d readers, producer of %d MiB, %d rounds\n", job.readers, job.mib, job.rounds);
@@ -227,7 +231,7 @@ static double cpu_of_children(void)
 	       (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6;
 }
 
-static void measure_waiting(int lock_fd)
+static void measure_waiting(void)
 {
 	struct scache_stats stats = { .size = sizeof(stats) };
 	double busy = cpu_of_children(), base;
@@ -236,11 +240,11 @@ static void measure_waiting(int lock_fd)
 	pid_t producer;
 
 	/* What starting and ending them costs, by a round that waits for nothing. */
-	producer = gather(lock_fd);
+	producer = gather();
 	kill(producer, SIGKILL);
 	await_readers();
 	base = cpu_of_children() - busy;
-	producer = gather(lock_fd);
+	producer = gather();
 	scache_stat(cache, &stats);
 	waits = stats.waits;
 	sleep((unsigned)job.seconds);
@@ -272,8 +276,7 @@ int main(int argc, char **argv)
 						 { "mib", required_argument, NULL, 'm' },
 						 { "seconds", required_argument, NULL, 's' },
 						 { 0 } };
-	char name[340];
-	int c, fd;
+	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
@@ -293,16 +296,14 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	snprintf(path, sizeof(path), "%s/death.%d", optind < argc ? argv[optind] : "/tmp", getpid());
-	snprintf(name, sizeof(name), "%s.lock", path);
-	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	expect(fd >= 0, name);
+	snprintf(lock_path, sizeof(lock_path), "%s.lock", path);
 	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	expect(board != MAP_FAILED, "mmap");
 	scache_close(open_cache());
 	if (job.rounds > 0)
-		measure_deaths(fd);
+		measure_deaths();
 	if (job.seconds > 0)
-		measure_waiting(fd);
-	unlink(name);
+		measure_waiting();
+	unlink(lock_path);
 	return scache_destroy(path, NULL) < 0;
 }
