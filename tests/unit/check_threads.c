@@ -125,8 +125,8 @@ static void read_along(struct worker *w, struct scache_reader *reader, unsigned 
 		if (leaves_early && draw(w, 16) == 0)
 			break;
 	}
-	/* After the end: while nobody is waited for, as we may be whom all wait for. */
-	if (got <= 0 && draw(w, 4) == 0)
+	/* After the end only: before it we may be the one reader whom the writer waits for. */
+	if (got <= 0 && got != -EAGAIN && got != -ETIMEDOUT && draw(w, 4) == 0)
 		ask_for_result(w, reader, &r);
 }
 
@@ -223,7 +223,9 @@ static size_t make_key(unsigned key, char ret_text[32])
 	return (size_t)snprintf(ret_text, 32, "key %u", key);
 }
 
-static void draw_options(struct worker *w, struct scache_acquire_options *ret_options)
+/* For a production of @bytes. */
+static void draw_options(struct worker *w, uint64_t bytes,
+			 struct scache_acquire_options *ret_options)
 {
 	static const uint64_t windows[] = { 0, SCACHE_ZERO, 1, 5000, 100000, SCACHE_UNLIMITED };
 
@@ -234,6 +236,9 @@ static void draw_options(struct worker *w, struct scache_acquire_options *ret_op
 		.max_age_ns = draw(w, 4) == 0 ? 1 + draw(w, 3 * NS_PER_MS) : 0,
 		.window_bytes = windows[draw(w, ARRAY_COUNT(windows))],
 	};
+	/* Byte by byte goes only what is short: each one costs two threads a sleep. */
+	if (ret_options->window_bytes == 1)
+		ret_options->window_bytes = 1 + bytes / 256;
 }
 
 static void act_acquire(struct worker *w)
@@ -247,7 +252,7 @@ static void act_acquire(struct worker *w)
 	char text[32];
 	int ret;
 
-	draw_options(w, &options);
+	draw_options(w, plan.bytes, &options);
 	if (alone) {
 		/* Nobody need ever come, so do not wait for anybody. */
 		options.flags |= SCACHE_RUN_TO_END;
@@ -328,13 +333,10 @@ static void act_fetch(struct worker *w)
 	int ret;
 
 	REQUIRE(order != NULL, "no memory");
-	draw_options(w, &options);
-	/* Byte by byte takes two threads for ever. */
-	if (options.window_bytes == 1)
-		options.window_bytes = 1000;
+	order->plan = plan_make(key, plan_mix(w->random));
+	draw_options(w, order->plan.bytes, &options);
 	if (draw(w, 6) == 0)
 		options.flags |= SCACHE_PASS_THROUGH;
-	order->plan = plan_make(key, plan_mix(w->random));
 	order->leaves = draw(w, 2) == 0;
 	ret = scache_fetch(w->cache, text, make_key(key, text), &options, &producer, &reader, NULL);
 	REQUIRE(ret == 0, "fetch: %d", ret);
