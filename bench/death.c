@@ -147,12 +147,8 @@ static pid_t gather(void)
 	producer = spawn(1);
 	while (!atomic_load(&board->published))
 		usleep(1000);
-	/* A few at a time: a thousand at the gate at once keep each other from it. */
-	for (int i = 0; i < job.readers; i++) {
-		while (i - atomic_load(&board->waiting) > 8)
-			usleep(200);
+	for (int i = 0; i < job.readers; i++)
 		spawn(0);
-	}
 	while (atomic_load(&board->waiting) < job.readers)
 		usleep(1000);
 	usleep(200000); /* all asleep */

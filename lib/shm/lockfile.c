@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/compiler.h"
 #include "base/detail.h"
 #include "base/fd.h"
 #include "base/step.h"
@@ -19,7 +20,8 @@
 #define GATE_BYTE 0
 #define TEST_BYTE 1
 #define FIRST_SLOT_BYTE 16
-#define GATE_POLL_NS (1 * NS_PER_MS)
+#define GATE_PAUSE_NS_MIN (NS_PER_MS / 8)
+#define GATE_PAUSE_NS_MAX (32 * NS_PER_MS)
 #define RECORD_BYTES_MAX 2048
 #define NUMBER_MAX (1ull << 40) /* segments of one cache; their bytes stay within off_t */
 
@@ -214,10 +216,23 @@ int lockfile_open(int ctl_fd, mode_t mode, gid_t group, bool create)
 	return fd;
 }
 
+/*
+ * Twice as long after each failure, and a random part of that: a thousand that
+ * tried once a millisecond would leave the one inside no processor to get out.
+ */
+static void pause_at_gate(uint64_t *pause_ns)
+{
+	uint64_t lot = (clock_shared_ns() ^ (uint64_t)gettid()) * 0x9e3779b97f4a7c15u;
+	const struct timespec pause = { .tv_nsec = (long)(*pause_ns / 2 + (lot >> 32) % *pause_ns) };
+
+	nanosleep(&pause, NULL);
+	*pause_ns = min_u64(2 * *pause_ns, GATE_PAUSE_NS_MAX);
+}
+
 int lockfile_enter_gate(int fd, int64_t timeout_ns)
 {
-	const struct timespec pause = { .tv_nsec = GATE_POLL_NS };
 	int64_t deadline_ns = deadline_after(timeout_ns);
+	uint64_t pause_ns = GATE_PAUSE_NS_MIN;
 	struct stat st;
 	int ret;
 
@@ -236,7 +251,7 @@ int lockfile_enter_gate(int fd, int64_t timeout_ns)
 					  "another process has been creating or joining this cache "
 					  "for %d seconds; is one of its users stopped?",
 					  (int)(timeout_ns / (int64_t)NS_PER_SEC));
-		nanosleep(&pause, NULL);
+		pause_at_gate(&pause_ns);
 	}
 }
 

@@ -15,6 +15,10 @@
 #include "base/step.h"
 #include "shm/wait.h"
 
+/* How long a process that was alive is taken for it: with many waiters, whose ticks are
+ * spread, the first one to look comes soon after a death. */
+#define TRUST_NS ((uint64_t)WAIT_TICK_NS / 4)
+
 int peer_mark_fork(struct peer *peer)
 {
 	unsigned char *page = mmap(NULL, SHM_PAGE_BYTES, PROT_READ | PROT_WRITE,
@@ -193,7 +197,7 @@ bool peer_is_dead(struct peer *peer, uint32_t slot)
 		return true;
 	now_ns = clock_shared_ns();
 	seen_ns = shm_load_relaxed(&shared->seen_alive_ns);
-	if (seen_ns <= now_ns && now_ns - seen_ns < WAIT_TICK_NS * 3 / 4)
+	if (seen_ns <= now_ns && now_ns - seen_ns < TRUST_NS)
 		return false;
 	held = lockfile_is_held(peer->lock_fd, peer->segment->number, slot);
 	if (held == 0)

@@ -64,8 +64,8 @@ static inline bool peer_is_forked(const struct peer *peer)
 }
 
 /*
- * peer_is_dead - has the process in @slot ended? Asks the kernel at most once
- * a tick for all processes together: who asked last leaves a stamp.
+ * peer_is_dead - has the process in @slot ended? Asks the kernel at most four
+ * times a tick for all processes together: who asked last leaves a stamp.
  */
 bool peer_is_dead(struct peer *peer, uint32_t slot);
 
