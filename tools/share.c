@@ -5,8 +5,9 @@
  *
  * Find the run or start it, stream it, tell how it ended. A run that was lost
  * before this caller had a byte of it is taken up anew, unseen; afterwards it
- * is exit status 124, unless each run yields the same (--on-death=deterministic). Whenever the cache cannot help, the answer is
- * SHARE_BYPASS, and CMD may take this process's place and simply run.
+ * is exit status 124, unless each run yields the same (--on-death=deterministic).
+ * Whenever the cache cannot help, the answer is SHARE_BYPASS, and CMD may take
+ * this process's place and simply run.
  */
 #include "tool.h"
 

@@ -66,17 +66,16 @@ void stream_forget(struct output *output)
 	output->sum = NULL;
 }
 
-static int remember(struct output *output, const char *data, size_t bytes)
+/* Add to a sum, which the first bytes begin. 0 or -ENOMEM. */
+static int add_to(XXH3_state_t **sum, const char *data, size_t bytes)
 {
-	if (!output->is_remembered)
-		return 0;
-	if (!output->sum) {
-		output->sum = XXH3_createState();
-		if (!output->sum)
+	if (!*sum) {
+		*sum = XXH3_createState();
+		if (!*sum)
 			return -ENOMEM;
-		XXH3_128bits_reset(output->sum);
+		XXH3_128bits_reset(*sum);
 	}
-	XXH3_128bits_update(output->sum, data, bytes);
+	XXH3_128bits_update(*sum, data, bytes);
 	return 0;
 }
 
@@ -94,13 +93,8 @@ static ssize_t skip_some(struct skip *skip, const struct output *output, const c
 
 	if (!part)
 		return 0;
-	if (!skip->sum) {
-		skip->sum = XXH3_createState();
-		if (!skip->sum)
-			return -ENOMEM;
-		XXH3_128bits_reset(skip->sum);
-	}
-	XXH3_128bits_update(skip->sum, data, part);
+	if (add_to(&skip->sum, data, part) < 0)
+		return -ENOMEM;
 	skip->left -= part;
 	if (!skip->left && !XXH128_isEqual(XXH3_128bits_digest(skip->sum),
 					   XXH3_128bits_digest(output->sum)))
@@ -121,7 +115,7 @@ static int put_out(struct progress *progress, struct scache_reader *reader, stru
 	bytes -= (size_t)known;
 	if (!bytes)
 		return 0;
-	rc = remember(output, data, bytes);
+	rc = output->is_remembered ? add_to(&output->sum, data, bytes) : 0;
 	if (!rc)
 		rc = write_out(progress, reader, data, bytes, output->bytes);
 	output->bytes += bytes;

@@ -192,7 +192,7 @@ void progress_end(struct progress *progress);
 struct output {
 	uint64_t bytes;
 	int is_remembered; /* set before the first call: the sum is kept, another run may go on */
-	void *sum;         /* private; stream_forget() frees it */
+	struct XXH3_state_s *sum;         /* private; stream_forget() frees it */
 };
 
 /*

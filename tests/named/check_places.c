@@ -7,7 +7,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,18 +21,6 @@
 #include "../util/pattern.h"
 #include "../util/scratch.h"
 #include "../util/spawn.h"
-
-static int count_segments(const char *dir)
-{
-	char pattern[400];
-	glob_t found = { .gl_pathc = 0 };
-	int count;
-
-	snprintf(pattern, sizeof(pattern), "%s/streamcache.*", dir);
-	count = glob(pattern, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
-	globfree(&found);
-	return count;
-}
 
 /* ------------------------------------------------------------------------- T11 */
 
@@ -57,14 +44,11 @@ static void touch_file(const char *path)
 static void touch_files(void)
 {
 	char path[400];
-	glob_t found;
 
 	snprintf(path, sizeof(path), "%s/ctl/lock", scratch_dir);
 	touch_file(path);
-	snprintf(path, sizeof(path), "%s/streamcache.*", scratch_base);
-	must(glob(path, 0, NULL, &found) == 0 && found.gl_pathc == 1);
-	touch_file(found.gl_pathv[0]);
-	globfree(&found);
+	scratch_segment(path, sizeof(path));
+	touch_file(path);
 }
 
 /* Another copy of the library in this process: a plug-in has brought its own. */
@@ -226,15 +210,15 @@ static void open_beside_another_shm(void *arg)
 		must_be(scache_open(scratch_dir, &scratch_options, &cache), -ENXIO);
 		must(strstr(scache_detail(), shm) != NULL);
 	}
-	must_be(count_segments(shm), 0);
+	must_be(scratch_count(shm, "streamcache.*"), 0);
 	child_say(0);
 	child_listen();
 	/* The others have left. */
 	cache = scratch_open();
-	must_be(count_segments(shm), 1);
+	must_be(scratch_count(shm, "streamcache.*"), 1);
 	scratch_close(cache);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must_be(count_segments(shm), 0);
+	must_be(scratch_count(shm, "streamcache.*"), 0);
 }
 
 START_TEST(t13_a_container_with_another_shm_is_told_and_makes_no_second_segment)
@@ -250,7 +234,7 @@ START_TEST(t13_a_container_with_another_shm_is_told_and_makes_no_second_segment)
 	child_start(&container, open_beside_another_shm, NULL);
 	child_hear(&container);
 	/* Nothing of it was felt here. */
-	must_be(count_segments(shm), 1);
+	must_be(scratch_count(shm, "streamcache.*"), 1);
 	must(!scratch_misses(cache, "k"));
 	scratch_is_clean(cache);
 	scratch_close(cache);

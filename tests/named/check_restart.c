@@ -6,7 +6,6 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,18 +39,6 @@ static void open_when_told(void *arg)
 	scratch_close(cache);
 }
 
-static int count_segments(void)
-{
-	char pattern[300];
-	glob_t found = { .gl_pathc = 0 };
-	int count;
-
-	snprintf(pattern, sizeof(pattern), "%s/streamcache.*", scratch_base);
-	count = glob(pattern, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
-	globfree(&found);
-	return count;
-}
-
 static void gather(unsigned *random)
 {
 	struct timespec instant = { .tv_nsec = rand_r(random) % 8000000 };
@@ -75,7 +62,7 @@ static void gather(unsigned *random)
 		must(uuid == 0 || theirs == uuid);
 		uuid = theirs;
 	}
-	must_be(count_segments(), 1);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 1);
 	for (int i = 0; i < CROWD; i++)
 		if (i != victim)
 			child_tell(&crowd[i], 0);
@@ -88,7 +75,7 @@ static void gather(unsigned *random)
 	must(scratch_stat(cache).deaths <= 1);
 	scratch_close(cache);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must_be(count_segments(), 0);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 0);
 }
 
 START_TEST(t02_of_a_hundred_openers_one_is_killed_and_the_rest_meet)
@@ -107,14 +94,11 @@ END_TEST
 /* Change the file of the segment behind a closed cache. */
 static void change_segment(off_t offset, const void *data, size_t bytes)
 {
-	char pattern[300];
-	glob_t found;
+	char path[400];
 	int fd;
 
-	snprintf(pattern, sizeof(pattern), "%s/streamcache.*", scratch_base);
-	must(glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc == 1);
-	fd = open(found.gl_pathv[0], O_WRONLY | O_CLOEXEC);
-	globfree(&found);
+	scratch_segment(path, sizeof(path));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
 	must(fd >= 0 && pwrite(fd, data, bytes, offset) == (ssize_t)bytes);
 	close(fd);
 }
@@ -132,7 +116,7 @@ static void is_made_anew(void)
 {
 	struct scache *cache = scratch_open();
 
-	must_be(count_segments(), 1);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 1);
 	must(scratch_misses(cache, "k"));
 	/* The options outlive it. */
 	must_be(scratch_stat(cache).max_entries, 32);

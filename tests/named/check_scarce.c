@@ -5,10 +5,8 @@
  * file system without locks: tests/process/check_faults.c and check_tmpfs.c.
  */
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,19 +27,6 @@
 #define MEMCG "/sys/fs/cgroup/memory/streamcache-test"
 #define MEMCG_BYTES (8u << 20)
 
-static int count_names(const char *path)
-{
-	DIR *dir = opendir(path);
-	struct dirent *at;
-	int count = 0;
-
-	must(dir != NULL);
-	while ((at = readdir(dir)) != NULL)
-		count += at->d_name[0] != '.';
-	closedir(dir);
-	return count;
-}
-
 static void put_and_get(struct scache *cache)
 {
 	struct scache_reader *reader;
@@ -55,7 +40,7 @@ static void put_and_get(struct scache *cache)
 
 static int count_descriptors(void)
 {
-	return count_names("/proc/self/fd");
+	return scratch_count("/proc/self/fd", "*");
 }
 
 /* With @spare descriptors to be had: in, or an error and not one of them lost. */
@@ -150,7 +135,7 @@ static int open_in_pages(const char *shm, unsigned pages)
 		scratch_close(cache);
 		must_be(scache_destroy(scratch_dir, NULL), 0);
 	}
-	must_be(count_names(shm), 0);
+	must_be(scratch_count(shm, "*"), 0);
 	must(umount(shm) == 0);
 	return ret;
 }

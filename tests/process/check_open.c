@@ -6,7 +6,6 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,18 +36,6 @@ static void put_file(const char *path, const char *text)
 	must(fclose(file) == 0);
 }
 
-static int count_found(const char *pattern)
-{
-	char path[500];
-	glob_t found = { .gl_pathc = 0 };
-	int count;
-
-	snprintf(path, sizeof(path), "%s/%s", scratch_base, pattern);
-	count = glob(path, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
-	globfree(&found);
-	return count;
-}
-
 static void is_refused(int error)
 {
 	struct scache *cache = NULL;
@@ -57,7 +44,7 @@ static void is_refused(int error)
 	must(cache == NULL);
 	if (scache_detail()[0] == '\0')
 		spawn_fail(__FILE__, __LINE__, "no detail for %s", scache_strerror(error));
-	must_be(count_found("streamcache.*"), 0);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 0);
 }
 
 static void is_good_again(void)
@@ -101,7 +88,7 @@ START_TEST(open_existing_does_not_create)
 	must(access(scratch_dir, F_OK) < 0);
 	must(mkdir(scratch_dir, 0700) == 0);
 	is_refused(-ENOENT);
-	must_be(count_found("cache/*"), 0);
+	must_be(scratch_count(scratch_base, "cache/*"), 0);
 	scratch_options.flags = 0;
 	scratch_close(scratch_open());
 	scratch_options.flags = SCACHE_OPEN_EXISTING;
@@ -122,7 +109,7 @@ START_TEST(a_directory_that_others_can_write_to_is_refused)
 	scratch_options.mode = 0770;
 	must(chmod(scratch_dir, 0777) == 0);
 	is_refused(-EPERM);
-	must_be(count_found("cache/*"), 0);
+	must_be(scratch_count(scratch_base, "cache/*"), 0);
 	scratch_options.mode = 0;
 	must(chmod(scratch_dir, 0755) == 0);
 	is_good_again();
@@ -135,7 +122,7 @@ START_TEST(directories_inside_that_others_can_write_to_are_refused)
 
 	for (int i = 0; i < 2; i++) {
 		scratch_close(scratch_open());
-		must_be(count_found("streamcache.*"), 1);
+		must_be(scratch_count(scratch_base, "streamcache.*"), 1);
 		must(chmod(below(names[i]), 0777) == 0);
 		must_be(scache_open(scratch_dir, &scratch_options, &(struct scache *){ NULL }),
 			-EPERM);
@@ -179,7 +166,7 @@ START_TEST(symbolic_links_in_place_of_our_files_are_refused)
 		must(symlink(target, below(names[i])) == 0);
 		is_refused(-ELOOP);
 		/* Nothing was done to what it points to. */
-		must_be(count_found("target/*"), 0);
+		must_be(scratch_count(scratch_base, "target/*"), 0);
 		must(unlink(below(names[i])) == 0);
 		must(remove(target) == 0);
 		scratch_close(scratch_open());
@@ -198,7 +185,7 @@ START_TEST(a_symbolic_link_to_the_directory_itself_is_the_users_affair)
 	must(symlink(target, scratch_dir) == 0);
 	cache = scratch_open();
 	pattern_produce(scratch_create(cache, "k", 0, NULL), 1, 1000, 1000);
-	must_be(count_found("target/ctl"), 1);
+	must_be(scratch_count(scratch_base, "target/ctl"), 1);
 	scratch_close(cache);
 }
 END_TEST
@@ -217,17 +204,14 @@ static void change_segment(off_t offset, const void *data, size_t bytes)
 {
 	struct scache_options options = { .size = sizeof(options) };
 	struct scache *cache = scratch_open();
-	char path[500];
-	glob_t found;
+	char path[400];
 	int fd;
 
 	must_be(scache_get_options(cache, &options), 0);
 	must(strcmp(options.segment_dir, scratch_base) == 0);
 	scratch_close(cache);
-	snprintf(path, sizeof(path), "%s/streamcache.*", scratch_base);
-	must(glob(path, 0, NULL, &found) == 0 && found.gl_pathc == 1);
-	fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
-	globfree(&found);
+	scratch_segment(path, sizeof(path));
+	fd = open(path, O_RDWR | O_CLOEXEC);
 	must(fd >= 0);
 	if (data != NULL)
 		must(pwrite(fd, data, bytes, offset) == (ssize_t)bytes);
@@ -246,7 +230,7 @@ static void is_refused_while_attached(int error, off_t offset, const void *data,
 	change_segment(offset, data, bytes);
 	must_be(scache_open(scratch_dir, &scratch_options, &cache), error);
 	must(scache_detail()[0] != '\0');
-	must_be(count_found("streamcache.*"), 1);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 1);
 	child_tell(&child, 0);
 	child_join(&child);
 	/* Nobody left: it is replaced. */
@@ -271,7 +255,7 @@ START_TEST(a_segment_without_its_magic_is_retired_while_it_is_used)
 	child_hear(&child);
 	change_segment(0, &magic, sizeof(magic));
 	cache = scratch_open();
-	must_be(count_found("streamcache.*"), 1);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 1);
 	must_be(scratch_stat(cache).peers, 1);
 	child_tell(&child, 0);
 	child_join(&child);
@@ -284,21 +268,17 @@ START_TEST(an_unreachable_segment_is_refused_while_it_is_used)
 {
 	struct scache *cache;
 	struct child child;
-	char elsewhere[300];
-	char path[500];
-	glob_t found;
+	char elsewhere[300], path[400];
 
 	child_start(&child, stay_attached, NULL);
 	child_hear(&child);
 	/* As in a container with a /dev/shm of its own. */
-	snprintf(path, sizeof(path), "%s/streamcache.*", scratch_base);
-	must(glob(path, 0, NULL, &found) == 0 && found.gl_pathc == 1);
+	scratch_segment(path, sizeof(path));
 	snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", scratch_base);
-	must(rename(found.gl_pathv[0], elsewhere) == 0);
+	must(rename(path, elsewhere) == 0);
 	must_be(scache_open(scratch_dir, &scratch_options, &cache), -ENXIO);
 	must(scache_detail()[0] != '\0');
-	must(rename(elsewhere, found.gl_pathv[0]) == 0);
-	globfree(&found);
+	must(rename(elsewhere, path) == 0);
 	scratch_close(scratch_open());
 	child_tell(&child, 0);
 	child_join(&child);
@@ -337,7 +317,7 @@ START_TEST(rubbish_in_the_lock_file_does_not_split_a_cache_in_use)
 	put_file(below("ctl/lock"), "rubbish\n");
 	must(scache_open(scratch_dir, &scratch_options, &cache) < 0);
 	must(scache_detail()[0] != '\0');
-	must_be(count_found("streamcache.*"), 1);
+	must_be(scratch_count(scratch_base, "streamcache.*"), 1);
 	child_tell(&child, 0);
 	child_join(&child);
 	scratch_close(scratch_open());
@@ -445,7 +425,7 @@ START_TEST(destroy_leaves_what_is_not_ours)
 		must_be(scache_destroy(scratch_dir, NULL), -ENOTEMPTY);
 		must(scache_detail()[0] != '\0');
 		must(unlink(below(names[i])) == 0);
-		must_be(count_found("streamcache.*"), 0);
+		must_be(scratch_count(scratch_base, "streamcache.*"), 0);
 		must_be(scratch_blobs(), 0);
 		/* What is left is a cache, or a beginning of one, or a directory. */
 		is_good_again();
@@ -502,7 +482,7 @@ START_TEST(a_record_that_names_another_file_does_it_no_harm)
 		     scratch_base) > 0);
 	must(fclose(lock) == 0);
 	scratch_close(scratch_open());
-	must_be(count_found("precious"), 1);
+	must_be(scratch_count(scratch_base, "precious"), 1);
 	snprintf(path, sizeof(path), "%s/precious", scratch_base);
 	must(access(path, F_OK) == 0 && truncate(path, 8) == 0 && unlink(path) == 0);
 }

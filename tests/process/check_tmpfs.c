@@ -3,7 +3,6 @@
  * check_tmpfs - full file systems, made small for the purpose: needs to mount.
  */
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -72,19 +71,6 @@ END_TEST
 
 /* -------------------------------------------------------------- a small /dev/shm */
 
-static int count_names(const char *path)
-{
-	DIR *dir = opendir(path);
-	struct dirent *at;
-	int count = 0;
-
-	must(dir != NULL);
-	while ((at = readdir(dir)) != NULL)
-		count += at->d_name[0] != '.';
-	closedir(dir);
-	return count;
-}
-
 START_TEST(a_segment_that_does_not_fit_is_said_so_and_leaves_nothing)
 {
 	char shm[300];
@@ -95,7 +81,7 @@ START_TEST(a_segment_that_does_not_fit_is_said_so_and_leaves_nothing)
 	scratch_options.segment_dir = shm;
 	must_be(scache_open(scratch_dir, &scratch_options, &cache), -ENOSPC);
 	must(strstr(scache_detail(), shm) != NULL);
-	must_be(count_names(shm), 0);
+	must_be(scratch_count(shm, "*"), 0);
 	/* Elsewhere there is room. */
 	scratch_options.segment_dir = scratch_base;
 	scratch_close(scratch_open());
@@ -121,7 +107,7 @@ START_TEST(a_segment_that_fits_in_part_has_fewer_rings)
 	scratch_is_clean(cache);
 	scratch_close(cache);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must_be(count_names(shm), 0);
+	must_be(scratch_count(shm, "*"), 0);
 	must(umount(shm) == 0);
 }
 END_TEST
@@ -138,10 +124,10 @@ START_TEST(on_a_tmpfs_the_segment_stands_in_the_cache_itself)
 	must_be(scache_get_options(cache, &options), 0);
 	snprintf(ctl, sizeof(ctl), "%s/ctl", scratch_dir);
 	must(strcmp(options.segment_dir, ctl) == 0);
-	must_be(count_names(ctl), 2);
+	must_be(scratch_count(ctl, "*"), 2);
 	scratch_close(cache);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must_be(count_names(scratch_dir), 0);
+	must_be(scratch_count(scratch_dir, "*"), 0);
 	must(umount(scratch_dir) == 0);
 }
 END_TEST

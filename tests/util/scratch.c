@@ -175,30 +175,49 @@ void scratch_is_clean(struct scache *cache)
 	must_be(scratch_blobs(), stats.entries_finished);
 }
 
-static int find_blobs(glob_t *ret_found)
-{
-	char pattern[400];
-
-	snprintf(pattern, sizeof(pattern), "%s/blobs/[0-9a-f]*/*", scratch_dir);
-	return glob(pattern, 0, NULL, ret_found) == 0 ? (int)ret_found->gl_pathc : 0;
-}
-
-int scratch_blobs(void)
+static glob_t find(const char *dir, const char *pattern)
 {
 	glob_t found = { .gl_pathc = 0 };
-	int count = find_blobs(&found);
+	char path[400];
+
+	must(snprintf(path, sizeof(path), "%s/%s", dir, pattern) < (int)sizeof(path));
+	glob(path, 0, NULL, &found);
+	return found;
+}
+
+int scratch_count(const char *dir, const char *pattern)
+{
+	glob_t found = find(dir, pattern);
+	int count = (int)found.gl_pathc;
 
 	globfree(&found);
 	return count;
 }
 
-void scratch_blob(char *ret_path, size_t bytes)
+static void find_only(const char *dir, const char *pattern, char *ret_path, size_t bytes)
 {
-	glob_t found = { .gl_pathc = 0 };
+	glob_t found = find(dir, pattern);
 
-	must_be(find_blobs(&found), 1);
+	must_be(found.gl_pathc, 1);
 	must(snprintf(ret_path, bytes, "%s", found.gl_pathv[0]) < (int)bytes);
 	globfree(&found);
+}
+
+#define BLOBS "blobs/[0-9a-f]*/*"
+
+int scratch_blobs(void)
+{
+	return scratch_count(scratch_dir, BLOBS);
+}
+
+void scratch_blob(char *ret_path, size_t bytes)
+{
+	find_only(scratch_dir, BLOBS, ret_path, bytes);
+}
+
+void scratch_segment(char *ret_path, size_t bytes)
+{
+	find_only(scratch_base, "streamcache.*", ret_path, bytes);
 }
 
 void scratch_drop_root(void)

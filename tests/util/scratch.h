@@ -48,8 +48,13 @@ void scratch_is_clean(struct scache *cache);
 
 /* scratch_blob - the path of the only blob file. */
 void scratch_blob(char *ret_path, size_t bytes);
+/* scratch_segment - the path of the only segment, beside the cache. */
+void scratch_segment(char *ret_path, size_t bytes);
 /* scratch_blobs - how many blob files there are. */
 int scratch_blobs(void);
+
+/* scratch_count - how many names in @dir the shell's @pattern matches. */
+int scratch_count(const char *dir, const char *pattern);
 
 /* scratch_drop_root - become nobody, if we are root: permissions count again. */
 void scratch_drop_root(void);
