@@ -78,7 +78,10 @@ void look_elsewhere(struct reading *r)
 	    (done == -ENODATA && (offset < r->position || may_have_lost(r))) ||
 	    (done == -EDEADLK && offset > r->position))
 		return;
-	if ((done == 0 || done == -EDOM || done == -EREMOTEIO) && offset < r->header.bytes)
+	/* Only a repeated production may end before it is where the first one was. */
+	if (done <= 0 && offset < r->header.bytes && r->deterministic)
+		end.position = r->position;
+	else if ((done == 0 || done == -EDOM || done == -EREMOTEIO) && offset < r->header.bytes)
 		finding("%zd at %llu of %llu", done, (unsigned long long)offset,
 			(unsigned long long)r->header.bytes);
 	check_end(&end, (int)done);
