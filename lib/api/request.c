@@ -38,7 +38,7 @@ static bool is_fresh(const struct request *rq, struct entry_name name)
 {
 	const struct segment *segment = rq->store->segment;
 	uint64_t ended_ns = shm_load_relaxed(&segment->entries[name.idx].ended_ns);
-	uint64_t now_ns = clock_shared_ns();
+	uint64_t now_ns = rq->started_ns; /* of a hit, asking the clock again is a tenth */
 
 	if (shm_load_relaxed(&segment->expires[name.idx]) <= now_ns)
 		return false;

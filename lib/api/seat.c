@@ -99,11 +99,11 @@ static void leave(struct store *store)
 
 	if (peer_is_forked(&seat->peer)) {
 		/* Slot and cursors are the parent's affair. */
-		table_forget(store);
+		table_forget(&store->table);
 		cursor_space_forget(&seat->cursors);
 		peer_forget(&seat->peer);
 	} else {
-		table_destroy(store);
+		table_destroy(&store->table);
 		cursor_space_leave(&seat->cursors, &seat->peer);
 		peer_detach(&seat->peer);
 	}
@@ -128,7 +128,7 @@ static int set_up_store(struct seat *seat, uint32_t mode, const struct cache_fds
 	atomic_init(&store->users, 1);
 	store->leave = leave;
 	cursor_space_init(&seat->cursors);
-	return table_init(store);
+	return table_init(&store->table);
 }
 
 /*

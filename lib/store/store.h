@@ -6,8 +6,7 @@
 #define STORE_STORE_H
 
 #include "index/cursor.h"
-
-struct cds_lfht;
+#include "store/table.h"
 
 struct store {
 	struct peer *peer;
@@ -18,13 +17,7 @@ struct store {
 	mode_t dir_mode; /* of directories we make */
 	mode_t file_mode; /* of files while they grow; sealed ones lose the w bits */
 	char uuid[UUID_TEXT_BYTES];
-	/* store/table.c */
-	struct cds_lfht *table;
-	_Atomic uint32_t table_count;
-	uint32_t table_room;
-	pthread_mutex_t table_mutex; /* of `condemned` */
-	struct open_blob *condemned;
-	uint32_t condemned_count;
+	struct table table;
 	/* Who needs all this: calls and streams; at 0 leave() is called. */
 	_Atomic uint32_t users;
 	void (*leave)(struct store *store);

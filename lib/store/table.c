@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,19 +13,23 @@
 
 #include "store/blob.h"
 
-#define BUCKETS 256
-#define ROOM_MAX 256
-#define CONDEMNED_MAX 32 /* items that wait for one grace period together */
-#define EVICT_LOOKS 16
+#define BUCKETS 1024
+#define CONDEMNED_MAX 64 /* items that wait for one grace period together */
+#define LOOKS_MAX 16     /* ahead of the hand, for one whose entry has ended */
 
 struct open_blob {
 	struct cds_lfht_node node;
 	struct entry_name name;
-	int fd;
+	int fd; /* -1: `copy` has it all */
 	/* 1 for the table, 1 a user; at 0 it is condemned and never comes back. */
 	_Atomic uint32_t users;
-	_Atomic bool size_known;
+	_Atomic bool is_used; /* since the hand last passed */
+	uint32_t place;
+	bool is_listed; /* false: the table was full, it is its one user's */
+	_Atomic uint64_t bytes; /* of a finished blob, as its file was seen to have */
+	_Atomic(unsigned char *) view;
 	struct open_blob *next_condemned;
+	unsigned char copy[];
 };
 
 static unsigned long name_hash(struct entry_name name)
@@ -45,24 +50,38 @@ static void watch_fork(void)
 	pthread_atfork(urcu_bp_before_fork, urcu_bp_after_fork_parent, urcu_bp_after_fork_child);
 }
 
-int table_init(struct store *store)
+int table_init(struct table *table)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct rlimit limit;
 
 	pthread_once(&once, watch_fork);
+	*table = (struct table){ .files_room = TABLE_FILES_MAX };
+	table->places = calloc(TABLE_ITEMS_MAX, sizeof(struct open_blob *));
 	/* No auto-resize: its worker thread would not survive a fork. */
-	store->table = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
-	if (store->table == NULL)
+	table->hash = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
+	if (table->hash == NULL || table->places == NULL) {
+		free(table->places);
+		if (table->hash != NULL)
+			cds_lfht_destroy(table->hash, NULL);
 		return -ENOMEM;
-	store->table_room = ROOM_MAX;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 8 < ROOM_MAX)
-		store->table_room = (uint32_t)limit.rlim_cur / 8;
-	atomic_init(&store->table_count, 0);
-	pthread_mutex_init(&store->table_mutex, NULL);
-	store->condemned = NULL;
-	store->condemned_count = 0;
+	}
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 8 < TABLE_FILES_MAX)
+		table->files_room = (uint32_t)limit.rlim_cur / 8;
+	pthread_mutex_init(&table->mutex, NULL);
 	return 0;
+}
+
+/* ----------------------------------------------------------------- ends of items */
+
+static void let_go(struct open_blob *blob)
+{
+	unsigned char *view = atomic_load(&blob->view);
+
+	if (view != NULL)
+		munmap(view, atomic_load(&blob->bytes));
+	if (blob->fd >= 0)
+		close(blob->fd);
 }
 
 static void free_condemned(struct open_blob *blob)
@@ -76,44 +95,92 @@ static void free_condemned(struct open_blob *blob)
 }
 
 /* No users, not in the table; but a look-up may still be passing by. */
-static void condemn(struct store *store, struct open_blob *blob)
+static void condemn(struct table *table, struct open_blob *blob)
 {
 	struct open_blob *batch = NULL;
 
-	close(blob->fd);
-	pthread_mutex_lock(&store->table_mutex);
-	blob->next_condemned = store->condemned;
-	store->condemned = blob;
+	let_go(blob);
+	pthread_mutex_lock(&table->mutex);
+	blob->next_condemned = table->condemned;
+	table->condemned = blob;
 	/* Not inside a read section of the program's own: it would wait for itself. */
-	if (++store->condemned_count >= CONDEMNED_MAX && !rcu_read_ongoing()) {
-		batch = store->condemned;
-		store->condemned = NULL;
-		store->condemned_count = 0;
+	if (++table->condemned_count >= CONDEMNED_MAX && !rcu_read_ongoing()) {
+		batch = table->condemned;
+		table->condemned = NULL;
+		table->condemned_count = 0;
 	}
-	pthread_mutex_unlock(&store->table_mutex);
+	pthread_mutex_unlock(&table->mutex);
 	if (batch != NULL) {
 		synchronize_rcu();
 		free_condemned(batch);
 	}
 }
 
-void table_put(struct store *store, struct open_blob *blob)
+static void put(struct table *table, struct open_blob *blob)
 {
 	if (atomic_fetch_sub(&blob->users, 1) == 1)
-		condemn(store, blob);
+		condemn(table, blob);
+}
+
+void table_put(struct store *store, struct open_blob *blob)
+{
+	put(&store->table, blob);
+}
+
+static uint64_t copied_bytes(const struct open_blob *blob)
+{
+	return blob->fd < 0 ? atomic_load_explicit(&blob->bytes, memory_order_relaxed) : 0;
+}
+
+/* Where the hand finds it, before anybody else can. False: there is no room. */
+static bool take_place(struct table *table, struct open_blob *blob)
+{
+	bool has_room;
+
+	pthread_mutex_lock(&table->mutex);
+	has_room = table->items < TABLE_ITEMS_MAX;
+	if (has_room) {
+		blob->place = table->items++;
+		table->places[blob->place] = blob;
+		table->files += blob->fd >= 0;
+		table->copies_bytes += copied_bytes(blob);
+	}
+	pthread_mutex_unlock(&table->mutex);
+	return has_room;
+}
+
+static void leave_place(struct table *table, struct open_blob *blob)
+{
+	struct open_blob *last;
+
+	pthread_mutex_lock(&table->mutex);
+	last = table->places[--table->items];
+	table->places[blob->place] = last;
+	last->place = blob->place;
+	table->files -= blob->fd >= 0;
+	table->copies_bytes -= copied_bytes(blob);
+	pthread_mutex_unlock(&table->mutex);
+}
+
+/* Out of the table, once. */
+static void drop(struct table *table, struct open_blob *blob)
+{
+	int ret;
+
+	if (!blob->is_listed)
+		return;
+	rcu_read_lock();
+	ret = cds_lfht_del(table->hash, &blob->node);
+	rcu_read_unlock();
+	if (ret < 0)
+		return; /* another thread did */
+	leave_place(table, blob);
+	put(table, blob);
 }
 
 void table_drop(struct store *store, struct open_blob *blob)
 {
-	int ret;
-
-	rcu_read_lock();
-	ret = cds_lfht_del(store->table, &blob->node);
-	rcu_read_unlock();
-	if (ret < 0)
-		return; /* another thread did */
-	atomic_fetch_sub(&store->table_count, 1);
-	table_put(store, blob);
+	drop(&store->table, blob);
 }
 
 static bool get_if_used(struct open_blob *blob)
@@ -126,45 +193,87 @@ static bool get_if_used(struct open_blob *blob)
 	return false;
 }
 
-/* Make room: drop an idle item, first of all one whose entry has ended. */
-static void evict_one(struct store *store)
+/* ---------------------------------------------------------------- making room */
+
+static bool has_ended(const struct store *store, const struct open_blob *blob)
 {
-	struct cds_lfht_iter iter;
-	struct cds_lfht_node *node;
-	struct open_blob *victim = NULL;
-	int looks = 0;
-
-	rcu_read_lock();
-	for (cds_lfht_first(store->table, &iter);
-	     (node = cds_lfht_iter_get_node(&iter)) != NULL && looks < EVICT_LOOKS;
-	     cds_lfht_next(store->table, &iter)) {
-		struct open_blob *blob = container_of(node, struct open_blob, node);
-
-		if (atomic_load(&blob->users) != 1)
-			continue;
-		looks++;
-		victim = blob;
-		if (state_gen(shm_load_relaxed(entry_state_word(store->segment, blob->name.idx))) !=
-		    blob->name.gen)
-			break;
-	}
-	if (victim != NULL && !get_if_used(victim))
-		victim = NULL;
-	rcu_read_unlock();
-	if (victim == NULL)
-		return;
-	table_drop(store, victim);
-	table_put(store, victim);
+	return state_gen(shm_load_relaxed(entry_state_word(store->segment, blob->name.idx))) !=
+	       blob->name.gen;
 }
 
-static struct open_blob *lookup(struct store *store, struct entry_name name)
+/*
+ * The n-th item from the hand on, if it is idle; @wants_file: and has a descriptor.
+ * Others may come to use it at any time: get_if_used() will tell.
+ */
+static struct open_blob *idle_item(const struct table *table, uint32_t n, bool wants_file)
+{
+	struct open_blob *blob = table->places[(table->hand + n) % table->items];
+
+	return atomic_load(&blob->users) == 1 && (!wants_file || blob->fd >= 0) ? blob : NULL;
+}
+
+/* One whose entry has ended, if there is one near; else the hand's next that was not used lately. */
+static struct open_blob *choose(struct store *store, bool wants_file)
+{
+	struct table *table = &store->table;
+	struct open_blob *blob;
+
+	for (uint32_t i = 0; i < min_u64(table->items, LOOKS_MAX); i++) {
+		blob = idle_item(table, i, wants_file);
+		if (blob != NULL && has_ended(store, blob))
+			return blob;
+	}
+	for (uint32_t i = 0; i < 2 * table->items; i++) {
+		blob = idle_item(table, 0, wants_file);
+		table->hand = (table->hand + 1) % table->items;
+		if (blob != NULL && !atomic_exchange(&blob->is_used, false))
+			return blob;
+	}
+	return NULL;
+}
+
+static bool evict_one(struct store *store, bool wants_file)
+{
+	struct table *table = &store->table;
+	struct open_blob *victim;
+
+	pthread_mutex_lock(&table->mutex);
+	victim = choose(store, wants_file);
+	if (victim != NULL && !get_if_used(victim))
+		victim = NULL;
+	pthread_mutex_unlock(&table->mutex);
+	if (victim == NULL)
+		return false;
+	drop(table, victim);
+	table_put(store, victim);
+	return true;
+}
+
+/* Room for one item more, unless all are in use. */
+static void make_room(struct store *store, bool is_copy)
+{
+	struct table *table = &store->table;
+	bool fits;
+
+	do {
+		pthread_mutex_lock(&table->mutex);
+		fits = table->items < TABLE_ITEMS_MAX &&
+		       (is_copy ? table->copies_bytes < TABLE_COPIES_BYTES_MAX
+				: table->files < table->files_room);
+		pthread_mutex_unlock(&table->mutex);
+	} while (!fits && evict_one(store, !is_copy));
+}
+
+/* ---------------------------------------------------------------------- look-up */
+
+static struct open_blob *lookup(struct table *table, struct entry_name name)
 {
 	struct cds_lfht_iter iter;
 	struct cds_lfht_node *node;
 	struct open_blob *blob = NULL;
 
 	rcu_read_lock();
-	cds_lfht_lookup(store->table, name_hash(name), name_matches, &name, &iter);
+	cds_lfht_lookup(table->hash, name_hash(name), name_matches, &name, &iter);
 	node = cds_lfht_iter_get_node(&iter);
 	if (node != NULL) {
 		blob = container_of(node, struct open_blob, node);
@@ -172,69 +281,155 @@ static struct open_blob *lookup(struct store *store, struct entry_name name)
 			blob = NULL;
 	}
 	rcu_read_unlock();
+	if (blob != NULL && !atomic_load_explicit(&blob->is_used, memory_order_relaxed))
+		atomic_store_explicit(&blob->is_used, true, memory_order_relaxed);
 	return blob;
 }
 
-/* Open the file, with an idle descriptor less if the process has too many. */
+static bool has_size(int fd, uint64_t bytes)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (uint64_t)st.st_size == bytes;
+}
+
 static int open_file(struct store *store, struct entry_name name, struct key_hash hash)
 {
-	int fd;
+	int fd = blob_open(store, name, hash);
 
-	if (atomic_load(&store->table_count) >= store->table_room)
-		evict_one(store);
-	fd = blob_open(store, name, hash);
-	if (fd != -EMFILE)
-		return fd;
-	evict_one(store);
-	return blob_open(store, name, hash);
+	/* Too many descriptors in this process: one of ours less. */
+	if (fd == -EMFILE && evict_one(store, true))
+		fd = blob_open(store, name, hash);
+	return fd;
 }
 
-static void discard(struct open_blob *blob)
+/* All of a small finished blob, and not a byte more. */
+static int fill_copy(struct open_blob *blob, uint64_t bytes)
 {
+	uint64_t done = 0;
+	ssize_t part;
+
+	do {
+		part = blob_read(blob->fd, blob->copy + done, (size_t)(bytes + 1 - done), done);
+		if (part < 0)
+			return (int)part;
+		done += (uint64_t)part;
+	} while (part > 0 && done <= bytes);
+	if (done != bytes)
+		return -ENOENT;
 	close(blob->fd);
-	free(blob);
+	blob->fd = -1;
+	return 0;
 }
 
-int table_get(struct store *store, struct entry_name name, struct key_hash hash,
+static int make(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
+		struct open_blob **ret_blob)
+{
+	bool is_copy = bytes <= TABLE_COPY_BYTES_MAX;
+	struct open_blob *blob = calloc(1, sizeof(*blob) + (is_copy ? bytes + 1 : 0));
+	int ret = 0;
+
+	if (blob == NULL)
+		return -ENOMEM;
+	make_room(store, is_copy);
+	blob->name = name;
+	atomic_init(&blob->bytes, bytes);
+	atomic_init(&blob->users, 2);
+	blob->fd = open_file(store, name, hash);
+	if (blob->fd < 0)
+		ret = blob->fd;
+	else if (is_copy)
+		ret = fill_copy(blob, bytes);
+	else if (bytes != TABLE_GROWING && !has_size(blob->fd, bytes))
+		ret = -ENOENT;
+	if (ret < 0) {
+		let_go(blob);
+		free(blob);
+		return ret;
+	}
+	*ret_blob = blob;
+	return 0;
+}
+
+/* What was opened while it grew is finished now. 0; -EAGAIN: open it anew; -ENOENT. */
+static int note_size(struct store *store, struct open_blob *blob, uint64_t bytes)
+{
+	if (likely(bytes == TABLE_GROWING ||
+		   atomic_load_explicit(&blob->bytes, memory_order_acquire) != TABLE_GROWING))
+		return 0;
+	if (bytes > TABLE_COPY_BYTES_MAX && has_size(blob->fd, bytes)) {
+		atomic_store(&blob->bytes, bytes);
+		return 0;
+	}
+	table_drop(store, blob);
+	table_put(store, blob);
+	return bytes > TABLE_COPY_BYTES_MAX ? -ENOENT : -EAGAIN;
+}
+
+/* Ours into the table, or, if another thread was faster, out with it. */
+static bool insert(struct table *table, struct open_blob *blob)
+{
+	struct cds_lfht_node *node;
+
+	blob->is_listed = take_place(table, blob);
+	if (!blob->is_listed) {
+		atomic_store(&blob->users, 1);
+		return true;
+	}
+	cds_lfht_node_init(&blob->node);
+	rcu_read_lock();
+	node = cds_lfht_add_unique(table->hash, name_hash(blob->name), name_matches, &blob->name,
+				   &blob->node);
+	rcu_read_unlock();
+	if (node == &blob->node)
+		return true;
+	leave_place(table, blob);
+	return false;
+}
+
+int table_get(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
 	      struct open_blob **ret_blob)
 {
 	struct open_blob *blob, *mine = NULL;
-	struct cds_lfht_node *node;
-	int fd;
+	int ret = 0;
 
 	for (;;) {
-		blob = lookup(store, name);
-		if (blob != NULL)
-			break;
-		if (mine == NULL) {
-			fd = open_file(store, name, hash);
-			if (fd < 0)
-				return fd;
-			mine = calloc(1, sizeof(*mine));
-			if (mine == NULL) {
-				close(fd);
-				return -ENOMEM;
-			}
-			mine->name = name;
-			mine->fd = fd;
-			atomic_store(&mine->users, 2);
+		blob = lookup(&store->table, name);
+		if (blob != NULL) {
+			ret = note_size(store, blob, bytes);
+			if (ret != -EAGAIN)
+				break;
 		}
-		cds_lfht_node_init(&mine->node);
-		rcu_read_lock();
-		node = cds_lfht_add_unique(store->table, name_hash(name), name_matches, &mine->name,
-					   &mine->node);
-		rcu_read_unlock();
-		if (node == &mine->node) {
-			atomic_fetch_add(&store->table_count, 1);
+		if (mine == NULL)
+			ret = make(store, name, hash, bytes, &mine);
+		if (ret < 0)
+			return ret;
+		if (insert(&store->table, mine)) {
 			*ret_blob = mine;
 			return 0;
 		}
 		/* Another thread was faster: use its one, unless that is going just now. */
 	}
-	if (mine != NULL)
-		discard(mine);
+	if (mine != NULL) {
+		let_go(mine);
+		free(mine);
+	}
 	*ret_blob = blob;
-	return 0;
+	return ret;
+}
+
+/* ------------------------------------------------------------------------- bytes */
+
+ssize_t table_read(const struct open_blob *blob, void *ret_data, size_t bytes, uint64_t offset)
+{
+	uint64_t size;
+
+	if (blob->fd >= 0)
+		return blob_read(blob->fd, ret_data, bytes, offset);
+	size = atomic_load_explicit(&blob->bytes, memory_order_relaxed);
+	bytes = (size_t)min_u64(bytes, size - min_u64(offset, size));
+	memcpy(ret_data, blob->copy + min_u64(offset, size), bytes);
+	return (ssize_t)bytes;
 }
 
 int table_fd(const struct open_blob *blob)
@@ -242,52 +437,59 @@ int table_fd(const struct open_blob *blob)
 	return blob->fd;
 }
 
-bool table_check_size(struct open_blob *blob, uint64_t bytes)
+const unsigned char *table_view(struct open_blob *blob)
 {
-	struct stat st;
+	uint64_t bytes = atomic_load_explicit(&blob->bytes, memory_order_acquire);
+	unsigned char *view = atomic_load_explicit(&blob->view, memory_order_acquire), *seen = NULL;
 
-	if (atomic_load_explicit(&blob->size_known, memory_order_relaxed))
-		return true;
-	if (fstat(blob->fd, &st) < 0 || (uint64_t)st.st_size != bytes)
-		return false;
-	atomic_store_explicit(&blob->size_known, true, memory_order_relaxed);
-	return true;
+	if (blob->fd < 0)
+		return blob->copy;
+	if (view != NULL || bytes == TABLE_GROWING || bytes > SIZE_MAX / 2)
+		return view;
+	view = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, blob->fd, 0);
+	if (view == MAP_FAILED)
+		return NULL;
+	if (atomic_compare_exchange_strong(&blob->view, &seen, view))
+		return view;
+	munmap(view, (size_t)bytes);
+	return seen;
 }
 
-/* Close all items; @free_them unless the hash table's memory is somebody else's. */
-static void empty(struct store *store, bool free_them)
+/* ------------------------------------------------------------------------- the end */
+
+/* Take all items out; @bury them unless the hash table's memory is somebody else's. */
+static void empty(struct table *table, bool bury)
 {
 	struct cds_lfht_iter iter;
 	struct cds_lfht_node *node;
 
 	for (;;) {
 		rcu_read_lock();
-		cds_lfht_first(store->table, &iter);
+		cds_lfht_first(table->hash, &iter);
 		node = cds_lfht_iter_get_node(&iter);
 		if (node != NULL)
-			cds_lfht_del(store->table, node);
+			cds_lfht_del(table->hash, node);
 		rcu_read_unlock();
 		if (node == NULL)
 			break;
-		if (free_them) {
-			condemn(store, container_of(node, struct open_blob, node));
-		} else {
-			close(container_of(node, struct open_blob, node)->fd);
-		}
+		if (bury)
+			condemn(table, container_of(node, struct open_blob, node));
+		else
+			let_go(container_of(node, struct open_blob, node));
 	}
 }
 
-void table_destroy(struct store *store)
+void table_destroy(struct table *table)
 {
-	empty(store, true);
+	empty(table, true);
 	synchronize_rcu();
-	free_condemned(store->condemned);
-	store->condemned = NULL;
-	cds_lfht_destroy(store->table, NULL);
-	pthread_mutex_destroy(&store->table_mutex);
+	free_condemned(table->condemned);
+	cds_lfht_destroy(table->hash, NULL);
+	free(table->places);
+	pthread_mutex_destroy(&table->mutex);
 }
 
-void table_forget(struct store *store)
+void table_forget(struct table *table)
 {
-	empty(store, false);
+	empty(table, false);
 }

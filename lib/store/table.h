@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * table - the blobs this process has open, so that a repeated hit opens no file.
+ * table - the blobs this process has open, so that a repeated hit opens no file,
+ * and that of a small blob makes no system call at all.
  *
  * A cds_lfht of liburcu under urcu-bp: look-ups take no lock. Items count
- * their users; an item without users stays, up to a bound, and holds nothing
- * but a descriptor: no cursor, so the entry may end its life meanwhile. Then
- * the item's name matches nothing any more, and the sweep has truncated the
- * file, so its space is back although we hold a descriptor.
+ * their users; an item without users stays, up to bounds, and holds no cursor,
+ * so its entry may end its life meanwhile. Then the item's name matches nothing
+ * any more, and the sweep has truncated the file, so its space is back although
+ * we hold a descriptor.
+ *
+ * A small finished blob is copied whole when it is first opened, and its file
+ * closed: no stranger who truncates it can hurt us. A large one keeps its
+ * descriptor, and its mapping once somebody has peeked at it.
+ *
+ * Bounded are the descriptors (and RLIMIT_NOFILE), the items and the bytes of
+ * all copies; who goes is found by a clock (second chance), those first whose
+ * entry has ended.
  *
  * liburcu is used through its functions, never inlined (_LGPL_SOURCE stays
  * undefined), and no call_rcu(): its thread would not survive a fork.
@@ -14,21 +23,43 @@
 #ifndef STORE_TABLE_H
 #define STORE_TABLE_H
 
-#include "store/store.h"
+#include <pthread.h>
 
+#include "index/entry.h"
+
+#define TABLE_ITEMS_MAX 4096u
+#define TABLE_FILES_MAX 256u
+#define TABLE_COPY_BYTES_MAX (16u << 10)     /* of one blob */
+#define TABLE_COPIES_BYTES_MAX (16u << 20)   /* of all */
+#define TABLE_GROWING UINT64_MAX	     /* size of a blob that is not finished */
+
+struct store;
 struct open_blob;
+struct cds_lfht;
 
-int table_init(struct store *store);
-void table_destroy(struct store *store);
+struct table {
+	struct cds_lfht *hash;
+	pthread_mutex_t mutex; /* of all below */
+	struct open_blob **places; /* [TABLE_ITEMS_MAX], for the hand; NULL = free */
+	uint32_t places_used, hand;
+	uint32_t items, files, files_room;
+	uint64_t copies_bytes;
+	struct open_blob *condemned;
+	uint32_t condemned_count;
+};
+
+int table_init(struct table *table);
+void table_destroy(struct table *table);
 
 /* table_forget - in a fork child: close the descriptors, leave the memory. */
-void table_forget(struct store *store);
+void table_forget(struct table *table);
 
 /*
  * table_get - the open blob of @name, opened if need be; counts a user.
- * Returns 0, -ENOENT (the file is gone), -errno.
+ * @bytes: the size of a finished blob, or TABLE_GROWING.
+ * Returns 0, -ENOENT (the file is gone, or not of that size), -errno.
  */
-int table_get(struct store *store, struct entry_name name, struct key_hash hash,
+int table_get(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
 	      struct open_blob **ret_blob);
 
 /* table_put - one user less. */
@@ -37,9 +68,16 @@ void table_put(struct store *store, struct open_blob *blob);
 /* table_drop - forget a damaged blob; its users keep it until they put it. */
 void table_drop(struct store *store, struct open_blob *blob);
 
+/* table_read - as blob_read(). */
+ssize_t table_read(const struct open_blob *blob, void *ret_data, size_t bytes, uint64_t offset);
+
+/* table_fd - its file, or -1 if we have a copy of all of it. */
 int table_fd(const struct open_blob *blob);
 
-/* table_check_size - is the file @bytes long? Asks the kernel once a blob. */
-bool table_check_size(struct open_blob *blob, uint64_t bytes);
+/*
+ * table_view - all of a finished blob as memory, mapped at the first call; NULL: it is
+ * growing or empty, or cannot be mapped. As long as there is a user.
+ */
+const unsigned char *table_view(struct open_blob *blob);
 
 #endif

@@ -62,13 +62,10 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 		reader->ring_mask = segment->geometry.ring_bytes - 1;
 	}
 	if (needs_file(reader, state)) {
-		ret = copy_get_blob(reader);
-		if (ret == 0 && state_of(state) == ENTRY_SEALED &&
-		    !table_check_size(reader->blob, shm_load_relaxed(&reader->entry->written))) {
-			table_drop(store, reader->blob);
-			table_put(store, reader->blob);
-			ret = -ENOENT;
-		}
+		ret = table_get(store, name, entry_hash(reader->entry),
+				state_of(state) == ENTRY_SEALED ?
+					shm_load_relaxed(&reader->entry->written) : TABLE_GROWING,
+				&reader->blob);
 		if (ret < 0) {
 			free(reader);
 			return ret;

@@ -133,7 +133,7 @@ static void bury(struct process *p)
 	if (cache == NULL)
 		return;
 	seat = cache->seat;
-	table_destroy(&seat->store);
+	table_destroy(&seat->store.table);
 	wrap_reclaim(p);
 	cursor_space_forget(&seat->cursors);
 	peer_forget(&seat->peer);
@@ -165,10 +165,10 @@ static void empty_table(struct process *p)
 {
 	struct store *store = &p->cache->seat->store;
 
-	if (atomic_load(&store->table_count) == 0 && store->condemned_count == 0)
+	if (store->table.items == 0 && store->table.condemned_count == 0)
 		return;
-	table_destroy(store);
-	if (table_init(store) != 0)
+	table_destroy(&store->table);
+	if (table_init(&store->table) != 0)
 		fail("no table");
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* check_table - a repeated hit opens no file, and idle descriptors are bounded. */
+/*
+ * check_table - a repeated hit opens no file, or has all of it in memory; what is
+ * kept is bounded.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,24 +29,41 @@ static void teardown(void)
 	fixture_end(&f);
 }
 
-/* A finished entry with ten bytes. */
-static struct entry_name make(const char *text, struct index_key *ret_key)
+#define LARGE (TABLE_COPY_BYTES_MAX + 10)
+
+static char content[LARGE];
+
+static struct entry_name make_sized(const char *text, size_t bytes, struct index_key *ret_key)
 {
 	struct entry_name name;
 
+	for (size_t i = 0; i < bytes; i++)
+		content[i] = (char)('0' + i % 10);
 	*ret_key = fixture_key(text);
-	fixture_produce(cache, text, "0123456789", 10);
+	fixture_produce(cache, text, content, bytes);
 	ck_assert_int_eq(fixture_find(cache, ret_key, &name), 1);
 	return name;
 }
 
-static struct open_blob *get(struct entry_name name, const struct index_key *key)
+/* A finished entry too large for a copy. */
+static struct entry_name make(const char *text, struct index_key *ret_key)
+{
+	return make_sized(text, LARGE, ret_key);
+}
+
+static struct open_blob *get_sized(struct entry_name name, const struct index_key *key,
+				   uint64_t bytes)
 {
 	struct open_blob *blob = NULL;
 
-	ck_assert_int_eq(table_get(store, name, key->hash, &blob), 0);
+	ck_assert_int_eq(table_get(store, name, key->hash, bytes, &blob), 0);
 	ck_assert_ptr_nonnull(blob);
 	return blob;
+}
+
+static struct open_blob *get(struct entry_name name, const struct index_key *key)
+{
+	return get_sized(name, key, LARGE);
 }
 
 static unsigned count_descriptors(void)
@@ -73,7 +93,7 @@ START_TEST(the_second_get_opens_no_file)
 	/* Nor does one that comes when all users have gone. */
 	third = get(name, &key);
 	ck_assert_int_eq(table_fd(third), fd);
-	ck_assert_int_eq(blob_read(fd, data, sizeof(data), 0), 10);
+	ck_assert_int_eq(blob_read(fd, data, sizeof(data), LARGE - 10), 10);
 	table_put(store, third);
 }
 END_TEST
@@ -84,7 +104,7 @@ START_TEST(a_file_that_is_gone_is_enoent)
 	struct key_hash hash = { .high = 1 };
 	struct open_blob *blob = NULL;
 
-	ck_assert_int_eq(table_get(store, nobody, hash, &blob), -ENOENT);
+	ck_assert_int_eq(table_get(store, nobody, hash, 10, &blob), -ENOENT);
 	ck_assert_ptr_null(blob);
 }
 END_TEST
@@ -95,7 +115,7 @@ START_TEST(another_generation_is_another_file)
 	struct entry_name name = make("k", &key), later = { name.idx, name.gen + 1 };
 	struct open_blob *blob = get(name, &key), *none = NULL;
 
-	ck_assert_int_eq(table_get(store, later, key.hash, &none), -ENOENT);
+	ck_assert_int_eq(table_get(store, later, key.hash, LARGE, &none), -ENOENT);
 	table_put(store, blob);
 }
 END_TEST
@@ -112,22 +132,82 @@ START_TEST(a_dropped_blob_is_kept_by_its_users_and_opened_anew_by_others)
 	fresh = get(name, &key);
 	ck_assert_ptr_ne(old, fresh);
 	ck_assert_int_ne(table_fd(old), table_fd(fresh));
-	ck_assert_int_eq(blob_read(table_fd(old), data, sizeof(data), 0), 10);
+	ck_assert_int_eq(table_read(old, data, sizeof(data), LARGE - 10), 10);
 	table_put(store, old);
 	table_put(store, fresh);
-	ck_assert_uint_eq(atomic_load(&store->table_count), 1);
+	ck_assert_uint_eq(store->table.items, 1);
 }
 END_TEST
 
-START_TEST(the_size_is_asked_for_once)
+START_TEST(another_size_is_enoent)
+{
+	struct index_key large_key, small_key;
+	struct entry_name large = make("large", &large_key);
+	struct entry_name small = make_sized("small", 10, &small_key);
+	struct open_blob *blob = NULL;
+
+	ck_assert_int_eq(table_get(store, large, large_key.hash, LARGE - 1, &blob), -ENOENT);
+	ck_assert_int_eq(table_get(store, large, large_key.hash, LARGE + 1, &blob), -ENOENT);
+	ck_assert_int_eq(table_get(store, small, small_key.hash, 9, &blob), -ENOENT);
+	ck_assert_int_eq(table_get(store, small, small_key.hash, 11, &blob), -ENOENT);
+	/* Nor if it was opened before its size was known. */
+	table_put(store, get_sized(large, &large_key, TABLE_GROWING));
+	ck_assert_int_eq(table_get(store, large, large_key.hash, LARGE - 1, &blob), -ENOENT);
+	table_put(store, get_sized(large, &large_key, TABLE_GROWING));
+	table_put(store, get(large, &large_key));
+	ck_assert_uint_eq(store->table.items, 1);
+}
+END_TEST
+
+START_TEST(a_small_blob_is_copied_once)
+{
+	unsigned before = count_descriptors();
+	struct index_key key, empty_key;
+	struct entry_name name = make_sized("k", TABLE_COPY_BYTES_MAX, &key);
+	struct entry_name empty = make_sized("e", 0, &empty_key);
+	struct open_blob *growing = get_sized(name, &key, TABLE_GROWING);
+	struct open_blob *blob = get_sized(name, &key, TABLE_COPY_BYTES_MAX), *again;
+	char data[16];
+
+	ck_assert_ptr_ne(growing, blob);
+	ck_assert_int_ge(table_fd(growing), 0);
+	table_put(store, growing);
+	ck_assert_int_eq(table_fd(blob), -1);
+	ck_assert_uint_eq(count_descriptors(), before);
+	ck_assert_uint_eq(store->table.copies_bytes, TABLE_COPY_BYTES_MAX);
+	again = get_sized(name, &key, TABLE_COPY_BYTES_MAX);
+	ck_assert_ptr_eq(blob, again);
+	table_put(store, again);
+	ck_assert_int_eq(table_read(blob, data, sizeof(data), TABLE_COPY_BYTES_MAX - 7), 7);
+	ck_assert_mem_eq(data, content + TABLE_COPY_BYTES_MAX - 7, 7);
+	ck_assert_int_eq(table_read(blob, data, sizeof(data), TABLE_COPY_BYTES_MAX), 0);
+	ck_assert_int_eq(table_read(blob, data, sizeof(data), UINT64_MAX), 0);
+	table_drop(store, blob);
+	table_put(store, blob);
+	ck_assert_uint_eq(store->table.copies_bytes, 0);
+	blob = get_sized(empty, &empty_key, 0);
+	ck_assert_int_eq(table_read(blob, data, sizeof(data), 0), 0);
+	table_put(store, blob);
+}
+END_TEST
+
+START_TEST(a_view_is_mapped_once)
 {
 	struct index_key key;
 	struct entry_name name = make("k", &key);
-	struct open_blob *blob = get(name, &key);
+	struct open_blob *blob = get_sized(name, &key, TABLE_GROWING);
+	const unsigned char *view;
 
-	ck_assert(!table_check_size(blob, 9));
-	ck_assert(!table_check_size(blob, 11));
-	ck_assert(table_check_size(blob, 10));
+	ck_assert_ptr_null(table_view(blob));
+	table_put(store, blob);
+	blob = get(name, &key);
+	view = table_view(blob);
+	ck_assert_ptr_nonnull(view);
+	ck_assert_mem_eq(view, content, LARGE);
+	ck_assert_ptr_eq(table_view(blob), view);
+	table_put(store, blob);
+	blob = get(name, &key);
+	ck_assert_ptr_eq(table_view(blob), view);
 	table_put(store, blob);
 }
 END_TEST
@@ -136,15 +216,38 @@ START_TEST(idle_descriptors_are_bounded)
 {
 	unsigned before = count_descriptors();
 
-	store->table_room = 4;
+	store->table.files_room = 4;
 	for (unsigned i = 0; i < 40; i++) {
 		char text[] = { 'k', (char)('0' + i), '\0' };
 		struct index_key key;
 		struct entry_name name = make(text, &key);
 
 		table_put(store, get(name, &key));
-		ck_assert_uint_le(atomic_load(&store->table_count), 4);
+		ck_assert_uint_le(store->table.items, 4);
 		ck_assert_uint_le(count_descriptors(), before + 4);
+	}
+}
+END_TEST
+
+/* What is asked for again and again stays, whatever else passes by once. */
+START_TEST(a_popular_blob_outlives_a_scan)
+{
+	struct index_key popular_key;
+	struct entry_name popular = make("popular", &popular_key);
+	struct open_blob *blob = get(popular, &popular_key);
+	int fd = table_fd(blob);
+
+	table_put(store, blob);
+	store->table.files_room = 4;
+	for (unsigned i = 0; i < 40; i++) {
+		char text[] = { 'k', (char)('0' + i), '\0' };
+		struct index_key key;
+		struct entry_name name = make(text, &key);
+
+		table_put(store, get(name, &key));
+		blob = get(popular, &popular_key);
+		ck_assert_int_eq(table_fd(blob), fd);
+		table_put(store, blob);
 	}
 }
 END_TEST
@@ -154,7 +257,7 @@ START_TEST(used_descriptors_are_not_taken_away)
 	struct open_blob *blobs[8];
 	int fds[8];
 
-	store->table_room = 4;
+	store->table.files_room = 4;
 	for (unsigned i = 0; i < ARRAY_COUNT(blobs); i++) {
 		char text[] = { 'k', (char)('0' + i), '\0' };
 		struct index_key key;
@@ -184,7 +287,7 @@ START_TEST(what_has_ended_goes_first)
 	ck_assert_int_eq(scache_remove(cache, "ended", 5), 0);
 	/* Its space is back although we hold a descriptor. */
 	ck_assert_int_eq(lseek(ended_fd, 0, SEEK_END), 0);
-	store->table_room = 2;
+	store->table.files_room = 2;
 	name = make("one more", &key);
 	table_put(store, get(name, &key));
 	blob = get(idle, &idle_key);
@@ -209,9 +312,9 @@ START_TEST(without_descriptors_an_idle_one_is_given_up)
 	limit = before;
 	limit.rlim_cur = (rlim_t)next;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	ck_assert_int_eq(table_get(store, wanted, wanted_key.hash, &blob), 0);
+	ck_assert_int_eq(table_get(store, wanted, wanted_key.hash, LARGE, &blob), 0);
 	/* There is no other idle one: the caller is told, or bypasses. */
-	ck_assert_int_eq(table_get(store, name, key.hash, &none), -EMFILE);
+	ck_assert_int_eq(table_get(store, name, key.hash, LARGE, &none), -EMFILE);
 	ck_assert_ptr_null(none);
 	ck_assert_int_eq(scache_lookup(cache, "idle", 4, NULL, &reader), -ENOENT);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
@@ -231,7 +334,7 @@ START_TEST(a_hit_after_a_hit_opens_no_file)
 
 	make("k", &key);
 	ck_assert_int_eq(scache_lookup(cache, "k", 1, NULL, &reader), 0);
-	ck_assert_int_eq(scache_read(reader, data, sizeof(data), 0), 10);
+	ck_assert_int_eq(scache_read(reader, data, sizeof(data), 0), sizeof(data));
 	scache_reader_close(reader);
 	open_after_first = count_descriptors();
 	for (unsigned i = 0; i < 3; i++) {
@@ -249,7 +352,10 @@ int main(void)
 		a_file_that_is_gone_is_enoent,
 		another_generation_is_another_file,
 		a_dropped_blob_is_kept_by_its_users_and_opened_anew_by_others,
-		the_size_is_asked_for_once,
+		another_size_is_enoent,
+		a_small_blob_is_copied_once,
+		a_view_is_mapped_once,
+		a_popular_blob_outlives_a_scan,
 		idle_descriptors_are_bounded,
 		used_descriptors_are_not_taken_away,
 		what_has_ended_goes_first,

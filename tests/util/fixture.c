@@ -131,7 +131,7 @@ void fixture_kill(struct fixture *f, struct scache *cache)
 
 	take_out(f, cache);
 	/* Only what is private: a killed process does not even write to its seat. */
-	table_destroy(store);
+	table_destroy(&store->table);
 	pthread_mutex_destroy(&seat->cursors.mutex);
 	cursor_space_forget(&seat->cursors);
 	pthread_mutex_destroy(&seat->peer.reap_mutex);
