@@ -54,7 +54,7 @@ int main(int argc, char **argv)
 		n = print_part(reader, strtoull(argv[3], NULL, 0), strtoull(argv[4], NULL, 0));
 	} else {
 		do
-			n = scache_read_to_fd(reader, STDOUT_FILENO, SIZE_MAX, SCACHE_FOREVER);
+			n = scache_sendfile(reader, STDOUT_FILENO, SIZE_MAX, SCACHE_FOREVER);
 		while (n > 0);
 	}
 	if (n < 0)

@@ -470,7 +470,32 @@ SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, si
 				uint64_t offset, int64_t timeout_ns);
 
 /*
- * scache_read_to_fd - the next bytes, at most @bytes, to @fd.
+ * scache_peek - the next bytes where they are, at most @bytes, without a copy if
+ * they are in the file already; the position stays.
+ * *ret_data is good until the next call on @reader but scache_consume(), and shows
+ * bytes of the entry only: published, and never changed while you look.
+ * Returns as scache_read(): a count > 0 (of what lies in one piece, not of all there
+ * is), 0 at the end, -EAGAIN, -ETIMEDOUT, errors.
+ * A large blob is mapped: if a stranger truncates its file, touching what is
+ * gone is a SIGBUS, which a read would report as -EBADMSG.
+ * Blocks: for the producer. Threads: one per reader.
+ * If you die inside: nobody else notices.
+ */
+SCACHE_API ssize_t scache_peek(struct scache_reader *reader, const void **ret_data, size_t bytes,
+			       int64_t timeout_ns);
+
+/*
+ * scache_consume - go on by @bytes of those that the last scache_peek() has shown;
+ * the rest may still be looked at. A writer that waits for its readers goes on.
+ * Returns @bytes; -EINVAL if it has not shown so many, or another call has been
+ * made since; -ESTALE, -ECHILD. Blocks: no. If you die inside: nobody else notices.
+ */
+SCACHE_API ssize_t scache_consume(struct scache_reader *reader, size_t bytes);
+
+/*
+ * scache_sendfile - the next bytes, at most @bytes, to @fd: a socket, a pipe, a file.
+ * What is in the blob's file already goes there within the kernel, by sendfile(2), if
+ * @fd takes that; what is not is copied.
  * Goes on until @bytes were written, the entry is at its end, @fd fails, or the
  * time is over. For all there is: SIZE_MAX, again and again until it returns 0.
  * Returns the bytes written to @fd, by which the reader's position has moved;
@@ -482,8 +507,8 @@ SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, si
  * write(2), where scache_cancel() is not heard.
  * Threads: one per reader. If you die inside: nobody else notices.
  */
-SCACHE_API ssize_t scache_read_to_fd(struct scache_reader *reader, int fd, size_t bytes,
-				     int64_t timeout_ns);
+SCACHE_API ssize_t scache_sendfile(struct scache_reader *reader, int fd, size_t bytes,
+				   int64_t timeout_ns);
 
 /*
  * scache_cancel - from another thread: whoever waits in a call on @reader

@@ -30,18 +30,24 @@ static inline void quiet_begin(struct quiet *quiet)
 	pthread_sigmask(SIG_BLOCK, &set, &quiet->before);
 }
 
-/* quiet_end - @raised: the signal that our write has perhaps raised, or 0. */
-static inline void quiet_end(const struct quiet *quiet, int raised)
+/* quiet_forget - @raised: a signal that our write has perhaps raised, or 0. */
+static inline void quiet_forget(const struct quiet *quiet, int raised)
 {
 	const struct timespec now = { .tv_nsec = 0 };
 	sigset_t set;
 
-	if (raised != 0 && sigismember(&quiet->pending, raised) != 1) {
-		sigemptyset(&set);
-		sigaddset(&set, raised);
-		while (sigtimedwait(&set, NULL, &now) < 0 && errno == EINTR)
-			;
-	}
+	if (raised == 0 || sigismember(&quiet->pending, raised) == 1)
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, raised);
+	while (sigtimedwait(&set, NULL, &now) < 0 && errno == EINTR)
+		;
+}
+
+/* quiet_end - @raised as in quiet_forget(). */
+static inline void quiet_end(const struct quiet *quiet, int raised)
+{
+	quiet_forget(quiet, raised);
 	pthread_sigmask(SIG_SETMASK, &quiet->before, NULL);
 }
 

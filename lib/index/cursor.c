@@ -223,6 +223,8 @@ void cursor_override_stopped(struct segment *segment, struct entry_name name)
 		if (owner == 0 || !cursor_block_names(segment, block, name) ||
 		    !peer_is_stopped(segment, NAME_INDEX(owner)))
 			continue;
+		/* When it goes on it may be in the midst of a view of the file. */
+		shm_or(&entry_at(segment, name.idx)->flags, ENTRY_KEEP_BYTES);
 		for (uint32_t i = 0; i < SHM_BLOCK_CURSORS; i++)
 			shm_cas(&segment->blocks[block].cursors[i].name, name_word(name), 0);
 		/* STEP cursor-overridden: it is not protected any more. Die here: any sweep goes on. */

@@ -125,12 +125,13 @@ struct shm_block {
 	struct shm_cursor cursors[SHM_BLOCK_CURSORS];
 } ALIGNED(CACHE_LINE_BYTES);
 
-/* flags of an entry, by its writer */
+/* flags of an entry, by its writer; the last one by a sweep after its end */
 #define ENTRY_RUN_TO_END 1u  /* goes on without readers */
 #define ENTRY_RING_ONLY 2u   /* no file, or not all of it */
 #define ENTRY_PACE_SLOWEST 8u /* the window counts from the slowest reader */
 #define ENTRY_RESUMABLE 16u   /* if its producer dies another may go on */
 #define ENTRY_FILE_MESSAGE 4u /* the message stands in the file behind `written` */
+#define ENTRY_KEEP_BYTES 32u  /* a stopped reader may look at its file: unlink, do not truncate */
 
 struct shm_entry {
 	/* Identity: by the creator while CLAIMED, then constant (but for next). */

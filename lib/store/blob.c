@@ -176,6 +176,15 @@ int blob_reopen(const struct store *store, struct entry_name name, struct key_ha
 	return fd < 0 ? -errno : fd;
 }
 
+static int unlink_path(const struct store *store, const char *path)
+{
+	if (unlinkat(store->blobs_fd, path, 0) < 0)
+		return -errno;
+	/* STEP blob-removed: an entry without a file. Die here: its slot is swept again. */
+	STEP("blob-removed");
+	return 0;
+}
+
 int blob_remove_path(const struct store *store, const char *path)
 {
 	int fd = open_for_writing(store, path, O_WRONLY | O_TRUNC);
@@ -184,11 +193,15 @@ int blob_remove_path(const struct store *store, const char *path)
 		close(fd);
 	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
 	STEP("blob-emptied");
-	if (unlinkat(store->blobs_fd, path, 0) < 0)
-		return -errno;
-	/* STEP blob-removed: an entry without a file. Die here: its slot is swept again. */
-	STEP("blob-removed");
-	return 0;
+	return unlink_path(store, path);
+}
+
+void blob_unlink(const struct store *store, struct entry_name name, struct key_hash hash)
+{
+	char path[BLOB_PATH_BYTES];
+
+	blob_path(store, name, hash, path);
+	unlink_path(store, path);
 }
 
 void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash)

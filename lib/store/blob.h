@@ -58,6 +58,9 @@ ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset);
  */
 void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash);
 
+/* blob_unlink - its name alone: somebody may still have a view of its bytes. */
+void blob_unlink(const struct store *store, struct entry_name name, struct key_hash hash);
+
 /* blob_remove_path - the same for a file found below DIR/blobs. 0 or -errno. */
 int blob_remove_path(const struct store *store, const char *path);
 

@@ -26,9 +26,13 @@
 
 static void take_apart(struct store *store, struct entry_name name, bool has_file)
 {
+	struct shm_entry *entry = entry_at(store->segment, name.idx);
+
 	ring_release(store->segment, name);
-	if (has_file)
-		blob_remove(store, name, entry_hash(entry_at(store->segment, name.idx)));
+	if (has_file && shm_load(&entry->flags) & ENTRY_KEEP_BYTES)
+		blob_unlink(store, name, entry_hash(entry));
+	else if (has_file)
+		blob_remove(store, name, entry_hash(entry));
 	entry_free(store->peer, name);
 }
 

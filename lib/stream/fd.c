@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -20,7 +21,7 @@
 #include "shm/wait.h"
 #include "stream/stream.h"
 
-#define COPY_BYTES (256u << 10)
+#define SEND_BYTES (4u << 20) /* at once: then others are told where we are */
 #define TICK_MS ((int)(WAIT_TICK_NS / 1000000))
 
 /* Of @timeout_ns what is left until @deadline_ns. */
@@ -131,47 +132,63 @@ ssize_t scache_write_from_fd(struct scache_writer *writer, int fd, size_t bytes,
 
 /* ---------------------------------------------------------------- entry to fd */
 
-static ssize_t write_quietly(int fd, const void *data, size_t bytes)
+/* Where the bytes at the reader's position are: in its bounce buffer, or a file. */
+struct source {
+	const unsigned char *data; /* NULL: the file */
+	int file_fd;
+	uint64_t offset;
+};
+
+/* Some of it from @done on. The count or -errno. */
+static ssize_t put_quietly(int fd, const struct source *source, size_t done, size_t bytes)
 {
+	off_t offset = (off_t)(source->offset + done);
 	struct quiet quiet;
-	ssize_t done;
+	ssize_t part;
 	int raised;
 
 	quiet_begin(&quiet);
-	done = write(fd, data, bytes);
-	if (done < 0)
-		done = -errno;
-	raised = done == -EFBIG ? SIGXFSZ : 0;
-	/* A pipe whose reader goes in the midst of a write counts what it took, and signals. */
-	if (done == -EPIPE || (done > 0 && (size_t)done < bytes))
+	part = source->data != NULL ? write(fd, source->data + done, bytes) :
+				      sendfile(fd, source->file_fd, &offset, bytes);
+	if (part < 0)
+		part = -errno;
+	else if (part == 0 && source->data != NULL)
+		part = -EIO;
+	raised = part == -EFBIG ? SIGXFSZ : part == -EPIPE ? SIGPIPE : 0;
+	/* What ended in the midst of a write counts what it took, and signals. */
+	if (part > 0 && (size_t)part < bytes) {
+		quiet_forget(&quiet, SIGXFSZ);
 		raised = SIGPIPE;
+	}
 	quiet_end(&quiet, raised);
-	return done;
+	return part;
 }
 
 /* A blocking @fd takes this much at once without blocking, if poll() says so. */
-static size_t write_at_most(int fd, int64_t timeout_ns)
+static size_t put_at_most(int fd, int64_t timeout_ns)
 {
 	int flags = timeout_ns < 0 ? O_NONBLOCK : fcntl(fd, F_GETFL);
 
 	return flags & O_NONBLOCK ? SIZE_MAX : PIPE_BUF;
 }
 
-/* What of @bytes @fd has taken when all is written, it fails, or the time is over. */
-static size_t put_out(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
-		      int64_t deadline_ns, int *ret_error)
+/* What of @bytes @fd has taken when all is put, it fails, or the time is over. */
+static size_t put_out(struct scache_reader *reader, int fd, const struct source *source,
+		      size_t bytes, int64_t timeout_ns, int64_t deadline_ns, int *ret_error)
 {
-	size_t done = 0, most = write_at_most(fd, timeout_ns);
+	size_t done = 0, most = put_at_most(fd, timeout_ns);
 	ssize_t part;
 
 	while (done < bytes) {
 		part = -EAGAIN;
 		if (most == SIZE_MAX || look_at(fd, POLLOUT, 0))
-			part = write_quietly(fd, reader->bounce + done, (size_t)min_u64(bytes - done, most));
-		if (part >= 0) {
+			part = put_quietly(fd, source, done, (size_t)min_u64(bytes - done, most));
+		if (part > 0) {
 			done += (size_t)part;
 			continue;
 		}
+		if (part == 0) /* a file that has lost its end */
+			break;
 		if (part == -EINTR)
 			continue;
 		if (part == -EAGAIN && look_at(fd, POLLOUT, short_wait_ns(timeout_ns, deadline_ns)))
@@ -188,15 +205,64 @@ static size_t put_out(struct scache_reader *reader, int fd, size_t bytes, int64_
 	return done;
 }
 
+/*
+ * From the file to @fd within the kernel. The bytes; 0: not by this way, or not
+ * these bytes; *ret_error is of @fd.
+ */
+static size_t send_some(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
+			int64_t deadline_ns, int *ret_error)
+{
+	struct source source = { .data = NULL, .offset = reader->position };
+	uint64_t flushed;
+	size_t done;
+
+	/* A checksum of what the caller has had needs to see it. */
+	if (reader->is_refused || reader->replay != NULL)
+		return 0;
+	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
+	flushed = shm_load_acquire(&reader->entry->flushed);
+	if (flushed <= reader->position || copy_get_blob(reader) < 0 ||
+	    table_fd(reader->blob) < 0 || !reader_is_still_there(reader))
+		return 0;
+	source.file_fd = table_fd(reader->blob);
+	bytes = (size_t)min_u64(bytes, min_u64(flushed - reader->position, SEND_BYTES));
+	done = put_out(reader, fd, &source, bytes, timeout_ns, deadline_ns, ret_error);
+	/* Not into this kind of file, or not appending: then by write(). */
+	if (done == 0 && (*ret_error == -EINVAL || *ret_error == -ENOSYS ||
+			  *ret_error == -EOPNOTSUPP)) {
+		reader->is_refused = true;
+		*ret_error = 0;
+	}
+	reader->stats[STAT_READS_FILE] += done > 0;
+	reader->stats[STAT_BYTES_FILE] += done;
+	return done;
+}
+
+static ssize_t copy_some(struct scache_reader *reader, int fd, uint64_t written, size_t bytes,
+			 int64_t timeout_ns, int64_t deadline_ns, int *ret_error)
+{
+	struct source source = { .data = reader_get_bounce(reader) };
+	ssize_t done;
+
+	if (source.data == NULL)
+		return -ENOMEM;
+	bytes = (size_t)min_u64(bytes, min_u64(BOUNCE_BYTES, written - reader->position));
+	done = reader_had(reader, copy_out(reader, reader->position, reader->bounce, bytes));
+	if (done > 0)
+		done = (ssize_t)put_out(reader, fd, &source, (size_t)done, timeout_ns, deadline_ns,
+					ret_error);
+	return done;
+}
+
 /* One piece. The bytes, 0 at the end of the entry, -errno; *ret_error is of @fd. */
 static ssize_t read_some(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
 			 int64_t deadline_ns, int *ret_error)
 {
+	uint64_t written;
 	ssize_t done;
 
 	for (;;) {
-		done = reader_next(reader, reader->bounce, (size_t)min_u64(bytes, COPY_BYTES),
-				   short_wait_ns(timeout_ns, deadline_ns));
+		done = reader_ready(reader, short_wait_ns(timeout_ns, deadline_ns), &written);
 		if (done != -ETIMEDOUT)
 			break;
 		if (look_at(fd, 0, 0) & (POLLERR | POLLHUP))
@@ -207,7 +273,12 @@ static ssize_t read_some(struct scache_reader *reader, int fd, size_t bytes, int
 	}
 	if (done <= 0)
 		return done;
-	done = (ssize_t)put_out(reader, fd, (size_t)done, timeout_ns, deadline_ns, ret_error);
+	done = (ssize_t)send_some(reader, fd, bytes, timeout_ns, deadline_ns, ret_error);
+	if (done == 0 && *ret_error == 0)
+		done = copy_some(reader, fd, written, bytes, timeout_ns, deadline_ns, ret_error);
+	if (done < 0)
+		return done;
+	reader_had(reader, done);
 	reader_advance(reader, reader->bounce, (size_t)done);
 	return done > 0 ? done : *ret_error;
 }
@@ -219,10 +290,6 @@ ssize_t reader_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t
 	ssize_t done = 0;
 	size_t taken = 0;
 
-	if (reader->bounce == NULL)
-		reader->bounce = malloc(COPY_BYTES);
-	if (reader->bounce == NULL)
-		return -ENOMEM;
 	bytes = (size_t)min_u64(bytes, SSIZE_MAX);
 	*ret_error = 0;
 	while (taken < bytes && *ret_error == 0) {
@@ -234,7 +301,7 @@ ssize_t reader_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t
 	return taken > 0 ? (ssize_t)taken : done;
 }
 
-ssize_t scache_read_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns)
+ssize_t scache_sendfile(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns)
 {
 	KEEP_ERRNO;
 	int ret = reader_check_handle(reader), fd_error;

@@ -118,6 +118,7 @@ int scache_reader_close(struct scache_reader *reader)
 		reader->origin->put(reader->origin);
 	pair_put(reader->pair);
 	replay_free(reader->replay);
+	peek_close(reader);
 	free(reader->bounce);
 	free(reader);
 	return 0;
@@ -125,8 +126,7 @@ int scache_reader_close(struct scache_reader *reader)
 
 /* ------------------------------------------------------------------ the pace */
 
-/* Tell the writer, if it sleeps and this is what it waits for. */
-static void set_paced(struct scache_reader *reader, uint64_t position)
+void reader_set_paced(struct scache_reader *reader, uint64_t position)
 {
 	struct shm_entry *entry = reader->entry;
 	uint64_t before = reader->paced, need;
@@ -146,7 +146,7 @@ static void set_paced(struct scache_reader *reader, uint64_t position)
 		reader->stats[STAT_WAKES] += (uint64_t)wait_announce(&entry->writer_event);
 }
 
-static void count_read(struct scache_reader *reader)
+void reader_count_read(struct scache_reader *reader)
 {
 	if (reader->stats[STAT_READS_RING] + reader->stats[STAT_READS_FILE] >= STATS_EVERY_READS)
 		reader_push_stats(reader);
@@ -155,8 +155,8 @@ static void count_read(struct scache_reader *reader)
 void reader_move(struct scache_reader *reader, size_t bytes)
 {
 	reader->position += bytes;
-	set_paced(reader, reader->position);
-	count_read(reader);
+	reader_set_paced(reader, reader->position);
+	reader_count_read(reader);
 }
 
 void reader_advance(struct scache_reader *reader, const void *data, size_t bytes)
@@ -247,14 +247,7 @@ int reader_check_handle(struct scache_reader *reader)
 	return reader->error;
 }
 
-/* How long one call may wait; the clock is asked only when it does. */
-struct patience {
-	int64_t timeout_ns, deadline_ns;
-	bool has_begun;
-};
-
-/* Nothing behind @from yet. 0: look again; -EAGAIN, -ETIMEDOUT, -ECANCELED. */
-static int await(struct scache_reader *reader, uint64_t from, struct patience *patience)
+int reader_await(struct scache_reader *reader, uint64_t from, struct patience *patience)
 {
 	if (unlikely(reader->stall_ns > 0)) {
 		int ret = reader_bear_silence(reader);
@@ -273,20 +266,19 @@ static int await(struct scache_reader *reader, uint64_t from, struct patience *p
 	return reader_wait_for_news(reader, from, patience->deadline_ns);
 }
 
-/* What a descriptor more or a retry may cure is not for good. */
-static int note_error(struct scache_reader *reader, int error)
+int reader_note_error(struct scache_reader *reader, int error)
 {
 	if (error != -EMFILE && error != -ENFILE && error != -ENOMEM)
 		reader->error = error;
 	return error;
 }
 
-ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns)
+int reader_ready(struct scache_reader *reader, int64_t timeout_ns, uint64_t *ret_written)
 {
 	struct patience patience = { .timeout_ns = timeout_ns };
-	ssize_t done;
 	int ret;
 
+	reader->shown_bytes = 0;
 	for (;;) {
 		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
 		uint64_t state = shm_load_acquire(reader->state), written;
@@ -299,17 +291,12 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 		if (written > reader->position && replay_is_behind(reader)) {
 			ret = replay_some(reader, written);
 			if (ret < 0)
-				return note_error(reader, ret);
+				return reader_note_error(reader, ret);
 			continue;
 		}
 		if (written > reader->position) {
-			done = copy_out(reader, reader->position, data,
-					(size_t)min_u64(bytes, written - reader->position));
-			reader->has_begun |= done > 0;
-			reader->silent_since_ns = 0;
-			if (done == -ENODATA)
-				done = -ESTALE; /* left behind for good */
-			return done < 0 ? note_error(reader, (int)done) : done;
+			*ret_written = written;
+			return 1;
 		}
 		ret = reader_ended(reader, state);
 		if (ret == 0 && replay_is_behind(reader))
@@ -318,10 +305,30 @@ ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int6
 			ret = -ESTALE; /* `written` and the code may be of another life */
 		if (ret != -EAGAIN)
 			return reader->error = ret;
-		ret = await(reader, reader->position, &patience);
+		ret = reader_await(reader, reader->position, &patience);
 		if (ret < 0)
 			return ret;
 	}
+}
+
+ssize_t reader_had(struct scache_reader *reader, ssize_t done)
+{
+	reader->has_begun |= done > 0;
+	reader->silent_since_ns = 0;
+	if (done == -ENODATA)
+		done = -ESTALE; /* left behind for good */
+	return done < 0 ? reader_note_error(reader, (int)done) : done;
+}
+
+ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns)
+{
+	uint64_t written;
+	int ret = reader_ready(reader, timeout_ns, &written);
+
+	if (ret <= 0)
+		return ret;
+	return reader_had(reader, copy_out(reader, reader->position, data,
+					   (size_t)min_u64(bytes, written - reader->position)));
 }
 
 ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, int64_t timeout_ns)
@@ -335,88 +342,6 @@ ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, 
 	if (done > 0)
 		reader_advance(reader, ret_data, (size_t)done);
 	return done;
-}
-
-/*
- * The bytes at @offset are not there. With a file, say that we want them, so
- * that the writer does not wait for us; without one it must not go on.
- */
-static int ask_for(struct scache_reader *reader, uint64_t offset)
-{
-	uint64_t window = shm_load_relaxed(&reader->entry->window_bytes);
-
-	if (!(shm_load(&reader->entry->flags) & ENTRY_RING_ONLY)) {
-		set_paced(reader, offset);
-		return 0;
-	}
-	window = max_u64(1, min_u64(window, reader->ring_mask + 1));
-	if (offset - min_u64(offset, reader->paced) >= window)
-		return -EDEADLK;
-	/* There may be room since we last moved, if less than what the writer sleeps for. */
-	reader->stats[STAT_WAKES] += (uint64_t)wait_announce(&reader->entry->writer_event);
-	return 0;
-}
-
-ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes, uint64_t offset,
-		     int64_t timeout_ns)
-{
-	KEEP_ERRNO;
-	struct patience patience = { .timeout_ns = timeout_ns };
-	int ret = reader_check_handle(reader);
-	ssize_t done;
-
-	if (ret == -ECHILD || ret == -ESTALE || bytes == 0)
-		return ret == -ECHILD || ret == -ESTALE ? ret : 0;
-	/* The other production has proved to be another: what it has at @offset is not the stream's. */
-	if (ret == -EOWNERDEAD && reader->replay != NULL)
-		return ret;
-	bytes = (size_t)min_u64(bytes, INT64_MAX);
-	for (;;) {
-		uint64_t state, written;
-
-		/*
-		 * Nobody remembers what this will be: no other producer can take it up. But if one
-		 * has just done so, first of all to where the caller was.
-		 */
-		if (reader->replay != NULL && !replay_is_behind(reader)) {
-			replay_free(reader->replay);
-			reader->replay = NULL;
-		}
-		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
-		state = shm_load_acquire(reader->state);
-		if (reader_starts_over(reader, state))
-			continue;
-		if (state_gen(state) != reader->name.gen)
-			return -ESTALE;
-		written = shm_load_acquire(&reader->entry->written);
-		if (written > reader->position && replay_is_behind(reader)) {
-			ret = replay_some(reader, written);
-			if (ret < 0)
-				return note_error(reader, ret);
-			continue;
-		}
-		if (written > offset && !replay_is_behind(reader)) {
-			done = copy_out(reader, offset, ret_data,
-					(size_t)min_u64(bytes, written - offset));
-			reader->has_begun |= done > 0;
-			count_read(reader);
-			return done;
-		}
-		ret = reader_ended(reader, state);
-		if (ret == 0 && replay_is_behind(reader))
-			ret = reader->error = -EOWNERDEAD;
-		if (ret != -EAGAIN)
-			return reader_is_still_there(reader) ? ret : -ESTALE;
-		if (replay_is_behind(reader)) {
-			ret = await(reader, reader->position, &patience);
-		} else {
-			ret = ask_for(reader, offset);
-			if (ret == 0)
-				ret = await(reader, offset, &patience);
-		}
-		if (ret < 0)
-			return ret;
-	}
 }
 
 int scache_cancel(struct scache_reader *reader)

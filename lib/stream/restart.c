@@ -21,6 +21,7 @@ static int start_over(struct scache_reader *reader, bool privately)
 
 	if (ret < 0)
 		return ret;
+	reader->shown_bytes = 0;
 	reader_push_stats(reader);
 	memcpy((char *)&other + from, (char *)reader + from, sizeof(other) - from);
 	memcpy((char *)reader + from, (char *)fresh + from, sizeof(other) - from);

@@ -14,9 +14,10 @@
  * file (ENTRY_RING_ONLY) flushed stands still and the writer keeps in the
  * ring whatever the slowest reader has not read.
  *
- *	fd.c	   between a stream and a descriptor, on top of the calls
+ *	fd.c	   between a stream and a descriptor
  *	writer.c   bytes in		reader.c   bytes out, waiting
  *	finish.c   how it ends		copy.c	   out of the ring or the file
+ *	pread.c	   from anywhere	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
  *	restart.c  what a reader does about a dead or silent producer
@@ -30,6 +31,8 @@
 #include "store/store.h"
 #include "store/table.h"
 #include "streamcache.h"
+
+#define BOUNCE_BYTES (256u << 10)
 
 struct private_stream;
 
@@ -57,6 +60,7 @@ struct scache_reader {
 	uint32_t magic;
 	int error; /* sticky */
 	bool has_begun; /* its caller has had bytes of the entry */
+	bool is_refused; /* sendfile(2) does not take its descriptor */
 	_Atomic uint32_t cancelled;
 	const volatile unsigned char *not_forked; /* as of its peer */
 	_Atomic(shm_u32 *) sleeps_at; /* the word scache_cancel() has to wake */
@@ -64,7 +68,9 @@ struct scache_reader {
 	uint64_t stall_ns;	      /* how long it bears a silent producer; 0 = for ever */
 	int64_t silent_since_ns;      /* 0: not silent */
 	struct replay *replay;	      /* of a deterministic producer's; or NULL */
-	unsigned char *bounce;	      /* between ring and descriptor; NULL until needed */
+	unsigned char *bounce;	      /* BOUNCE_BYTES out of a ring; NULL until needed */
+	const unsigned char *shown;   /* by scache_peek(), and not yet consumed: */
+	size_t shown_bytes;	      /* 0 when another call has been made */
 	_Atomic uint32_t *open_streams;
 	/* From here on: of the entry it is attached to; start_over() exchanges it. */
 	struct store *store;
@@ -75,6 +81,8 @@ struct scache_reader {
 	struct shm_cursor *cursor;
 	const unsigned char *ring; /* NULL: none */
 	struct open_blob *blob;	   /* NULL until needed */
+	unsigned char *window;	   /* of a growing file, see peek.c; or NULL */
+	uint64_t window_from, populated;
 	uint64_t position;
 	uint64_t paced; /* the position as others see it: >= position */
 	uint64_t ring_mask;
@@ -202,6 +210,34 @@ bool reader_starts_over(struct scache_reader *reader, uint64_t state);
  * -ETIMEDOUT, -ECANCELED. */
 int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t deadline_ns);
 
+/* How long one call may wait; the clock is asked only when it does. */
+struct patience {
+	int64_t timeout_ns, deadline_ns;
+	bool has_begun;
+};
+
+/* reader_await - nothing behind @from yet. 0: look again; -EAGAIN, -ETIMEDOUT, -ECANCELED. */
+int reader_await(struct scache_reader *reader, uint64_t from, struct patience *patience);
+
+/*
+ * reader_ready - wait until there is a byte at the position. 1, and what is written;
+ * 0 at the end; or as scache_read(). Ends what a peek has shown.
+ */
+int reader_ready(struct scache_reader *reader, int64_t timeout_ns, uint64_t *ret_written);
+
+/* reader_had - @done bytes of what was ready were copied or shown, or -errno. Returns that. */
+ssize_t reader_had(struct scache_reader *reader, ssize_t done);
+
+/* reader_note_error - for good, unless a descriptor more or a retry may cure it. Returns it. */
+int reader_note_error(struct scache_reader *reader, int error);
+
+/* reader_set_paced - tell the writer, if it sleeps and this is what it waits for. */
+void reader_set_paced(struct scache_reader *reader, uint64_t position);
+void reader_count_read(struct scache_reader *reader);
+
+/* reader_get_bounce - its buffer of BOUNCE_BYTES, or NULL. */
+unsigned char *reader_get_bounce(struct scache_reader *reader);
+
 /* reader_next - some of the next bytes, as scache_read(), but the position stays. */
 ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns);
 
@@ -232,9 +268,14 @@ static inline bool replay_is_behind(const struct scache_reader *reader)
  */
 int replay_some(struct scache_reader *reader, uint64_t written);
 
+/* ----------------------------------------------------------------- peek.c */
+
+/* peek_close - its own mapping, when the reader is closed. */
+void peek_close(struct scache_reader *reader);
+
 /* ------------------------------------------------------------------- fd.c */
 
-/* reader_to_fd - scache_read_to_fd(); *ret_error: -errno of @fd if it failed, else 0. */
+/* reader_to_fd - scache_sendfile(); *ret_error: -errno of @fd if it failed, else 0. */
 ssize_t reader_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
 		     int *ret_error);
 

@@ -204,29 +204,29 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 /* ------------------------------------------------------------------ waiting */
 
 /* How long one call has waited, and may wait. */
-struct patience {
+struct waited {
 	int64_t timeout_ns, since_ns, deadline_ns;
 };
 
 /* There was no room. 0: look again; -EAGAIN, -ETIMEDOUT, -EDEADLK, -ECANCELED, -EPIPE. */
-static int await_room(struct scache_writer *writer, struct patience *patience)
+static int await_room(struct scache_writer *writer, struct waited *waited)
 {
 	int ret;
 
-	if (patience->timeout_ns == 0) {
+	if (waited->timeout_ns == 0) {
 		if (atomic_load(&writer->cancelled))
 			return -ECANCELED;
 		pace_look_after_readers(writer);
 		ret = heed_attention(writer);
 		return ret < 0 ? ret : -EAGAIN;
 	}
-	if (patience->since_ns == 0) {
-		patience->since_ns = clock_own_ns();
-		if (patience->deadline_ns == DEADLINE_NEVER && patience->timeout_ns > 0)
-			patience->deadline_ns = deadline_after(patience->timeout_ns);
+	if (waited->since_ns == 0) {
+		waited->since_ns = clock_own_ns();
+		if (waited->deadline_ns == DEADLINE_NEVER && waited->timeout_ns > 0)
+			waited->deadline_ns = deadline_after(waited->timeout_ns);
 	}
 	pthread_testcancel();
-	return pace_wait(writer, patience->since_ns, patience->deadline_ns);
+	return pace_wait(writer, waited->since_ns, waited->deadline_ns);
 }
 
 /* ---------------------------------------------------------------------- API */
@@ -245,7 +245,7 @@ ssize_t scache_write(struct scache_writer *writer, const void *data, size_t byte
 		     int64_t timeout_ns)
 {
 	KEEP_ERRNO;
-	struct patience patience = { .timeout_ns = timeout_ns, .deadline_ns = DEADLINE_NEVER };
+	struct waited waited = { .timeout_ns = timeout_ns, .deadline_ns = DEADLINE_NEVER };
 	const unsigned char *from = data;
 	int64_t done;
 	size_t taken = 0;
@@ -258,9 +258,9 @@ ssize_t scache_write(struct scache_writer *writer, const void *data, size_t byte
 		writer->mid_call = taken > 0;
 		done = put(writer, from + taken, bytes - taken);
 		if (done == 0)
-			done = await_room(writer, &patience);
+			done = await_room(writer, &waited);
 		else
-			patience.since_ns = 0;
+			waited.since_ns = 0;
 		/* What was taken first; a sticky error is told by the next call, too. */
 		if (done < 0)
 			return taken > 0 ? (ssize_t)taken : (ssize_t)done;
@@ -282,7 +282,7 @@ ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_da
 		       int64_t timeout_ns)
 {
 	KEEP_ERRNO;
-	struct patience patience = { .timeout_ns = timeout_ns, .deadline_ns = DEADLINE_NEVER };
+	struct waited waited = { .timeout_ns = timeout_ns, .deadline_ns = DEADLINE_NEVER };
 	int ret = writer_check_handle(writer);
 	int64_t allowed = 0;
 	uint64_t room;
@@ -296,7 +296,7 @@ ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_da
 	while (allowed == 0) {
 		allowed = admit(writer, min_u64(bytes, SLICE_BYTES_MAX));
 		if (allowed == 0)
-			allowed = await_room(writer, &patience);
+			allowed = await_room(writer, &waited);
 		if (allowed < 0)
 			return (ssize_t)allowed;
 	}

@@ -32,9 +32,9 @@ static ssize_t make_wait(struct call *call)
 	return scache_wait(call->reader, SCACHE_FOREVER, &result);
 }
 
-static ssize_t make_read_to_fd(struct call *call)
+static ssize_t make_sendfile(struct call *call)
 {
-	return scache_read_to_fd(call->reader, call->fd, SIZE_MAX, SCACHE_FOREVER);
+	return scache_sendfile(call->reader, call->fd, SIZE_MAX, SCACHE_FOREVER);
 }
 
 static ssize_t make_write(struct call *call)
@@ -60,7 +60,7 @@ static ssize_t (*const reader_waits[])(struct call *call) = {
 	make_read,
 	make_pread,
 	make_wait,
-	make_read_to_fd,
+	make_sendfile,
 };
 
 #define READER_WAITS (sizeof(reader_waits) / sizeof(reader_waits[0]))
@@ -98,8 +98,8 @@ static void cancel_reader(unsigned i, uint64_t published, int in_time)
 	put(writer, published, published + 1000);
 	must_be(pattern_read(call.reader, 1, &position, published + 400, 1000), 1);
 	must_be(pread_at(call.reader, published, 1000, SCACHE_FOREVER), 1000);
-	must_be(make_read_to_fd(&call), 600);
-	must_be(make_read_to_fd(&call), -ECANCELED);
+	must_be(make_sendfile(&call), 600);
+	must_be(make_sendfile(&call), -ECANCELED);
 	make_nonblocking(ends[0]);
 	must_be(drain(ends[0], published + 400), 600);
 	/* The other one has noticed nothing. */
@@ -148,7 +148,7 @@ START_TEST(a_cancelled_reader_that_never_waits_is_told_as_well)
 	must_be(scache_wait(reader, 0, &result), -ECANCELED);
 	must_be(scache_read(reader, &byte, 1, 0), -ECANCELED);
 	must_be(pread_at(reader, 1, 1, 0), -ECANCELED);
-	must_be(scache_read_to_fd(reader, null, 1, 0), -ECANCELED);
+	must_be(scache_sendfile(reader, null, 1, 0), -ECANCELED);
 	close(null);
 	scache_writer_close(writer);
 	end_with(cache, reader);
@@ -158,7 +158,7 @@ END_TEST
 START_TEST(a_reader_that_waits_for_its_output_is_cancelled)
 {
 	struct scache *cache = scratch_open();
-	struct call call = { .make = make_read_to_fd };
+	struct call call = { .make = make_sendfile };
 	uint64_t position;
 	int ends[2];
 

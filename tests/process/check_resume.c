@@ -275,7 +275,7 @@ static void replay(struct again again, int by_fd, int expected)
 	if (by_fd) {
 		must(pipe(ends) == 0);
 		while (position < 200000) {
-			ssize_t done = scache_read_to_fd(reader, ends[1], 40000, SCACHE_FOREVER);
+			ssize_t done = scache_sendfile(reader, ends[1], 40000, SCACHE_FOREVER);
 
 			must(done > 0 && read(ends[0], data, sizeof(data)) == done);
 			must(pattern_matches(1, position, data, (size_t)done));

@@ -15,18 +15,26 @@
 
 static char key[8];
 
-/* Attach, read some, and go on when told: right bytes, or -ESTALE for good. */
+/*
+ * Attach, read some, look at the rest, and go on when told: right bytes, or -ESTALE
+ * for good; what one was looking at stays in any case.
+ */
 static void read_in_two_parts(void *arg)
 {
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader = scratch_find(cache, key);
 	uint64_t position = 0;
+	const void *seen;
+	ssize_t bytes;
 	int ret;
 
 	(void)arg;
 	must_be(pattern_read(reader, 1, &position, 1000, 1000), 1);
+	bytes = scache_peek(reader, &seen, SIZE_MAX, 0);
+	must_be(bytes, BLOB_BYTES - 1000);
 	child_say(0);
 	child_listen();
+	must(pattern_matches(1, 1000, seen, (size_t)bytes));
 	ret = pattern_read(reader, 1, &position, UINT64_MAX, 4096);
 	must(ret == 0 || ret == -ESTALE);
 	must(ret == -ESTALE || position == BLOB_BYTES);

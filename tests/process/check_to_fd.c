@@ -35,13 +35,13 @@ START_TEST(all_of_an_entry_goes_to_a_pipe_a_socket_or_a_file)
 			make_nonblocking(ends[1]);
 		call.fd = ends[0];
 		reader = scratch_find(cache, "k");
-		must_be(scache_read_to_fd(reader, ends[1], 0, SCACHE_FOREVER), 0);
-		must_be(scache_read_to_fd(reader, ends[1], 1000, SCACHE_FOREVER), 1000);
+		must_be(scache_sendfile(reader, ends[1], 0, SCACHE_FOREVER), 0);
+		must_be(scache_sendfile(reader, ends[1], 1000, SCACHE_FOREVER), 1000);
 		if (kind != PLAIN_FILE)
 			call_start(&call);
-		must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, SCACHE_FOREVER),
+		must_be(scache_sendfile(reader, ends[1], SIZE_MAX, SCACHE_FOREVER),
 			BLOB_BYTES - 1000);
-		must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, SCACHE_FOREVER), 0);
+		must_be(scache_sendfile(reader, ends[1], SIZE_MAX, SCACHE_FOREVER), 0);
 		must_be(scache_read(reader, &byte, 1, 0), 0);
 		close(ends[1]);
 		must_be(kind == PLAIN_FILE ? make_drain(&call) : call_end(&call), BLOB_BYTES);
@@ -51,9 +51,9 @@ START_TEST(all_of_an_entry_goes_to_a_pipe_a_socket_or_a_file)
 }
 END_TEST
 
-static ssize_t make_read_to_fd(struct call *call)
+static ssize_t make_sendfile(struct call *call)
 {
-	ssize_t done = scache_read_to_fd(call->reader, call->fd, SIZE_MAX, SCACHE_FOREVER);
+	ssize_t done = scache_sendfile(call->reader, call->fd, SIZE_MAX, SCACHE_FOREVER);
 
 	close(call->fd);
 	return done;
@@ -73,7 +73,7 @@ START_TEST(a_growing_entry_is_followed_to_its_end)
 	};
 
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct call out = { .make = make_read_to_fd }, sink = { .make = make_drain };
+		struct call out = { .make = make_sendfile }, sink = { .make = make_drain };
 		struct scache *cache = scratch_open();
 		struct scache_writer *writer;
 		int ends[2], error = 0, null = open("/dev/null", O_WRONLY);
@@ -92,7 +92,7 @@ START_TEST(a_growing_entry_is_followed_to_its_end)
 		scache_writer_close(writer);
 		must_be(call_end(&out), BLOB_BYTES);
 		must_be(call_end(&sink), BLOB_BYTES);
-		must_be(scache_read_to_fd(out.reader, null, 10, SCACHE_FOREVER), cases[i].error);
+		must_be(scache_sendfile(out.reader, null, 10, SCACHE_FOREVER), cases[i].error);
 		close(null);
 		close(ends[0]);
 		if (i == 0)
@@ -112,8 +112,8 @@ static void read_to_parent(void *arg)
 	signal(SIGPIPE, SIG_DFL);
 	close(ends[0]);
 	child_say(0);
-	child_say(scache_read_to_fd(reader, ends[1], SIZE_MAX, SCACHE_FOREVER));
-	child_say(scache_read_to_fd(reader, ends[1], SIZE_MAX, SCACHE_FOREVER));
+	child_say(scache_sendfile(reader, ends[1], SIZE_MAX, SCACHE_FOREVER));
+	child_say(scache_sendfile(reader, ends[1], SIZE_MAX, SCACHE_FOREVER));
 	/* Not for good, and not a byte lost. */
 	child_say(scache_read(reader, &byte, 1, 0));
 }
@@ -154,11 +154,11 @@ static void read_to_nobody(void *arg)
 	int *ends = arg;
 
 	signal(SIGPIPE, SIG_DFL);
-	must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, SCACHE_FOREVER), -EPIPE);
-	must_be(scache_read_to_fd(reader, ends[1], 10, 0), -EPIPE);
+	must_be(scache_sendfile(reader, ends[1], SIZE_MAX, SCACHE_FOREVER), -EPIPE);
+	must_be(scache_sendfile(reader, ends[1], 10, 0), -EPIPE);
 	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 1000), 0);
 	must_be(position, 1000);
-	must_be(scache_read_to_fd(reader, ends[1], 10, 0), 0);
+	must_be(scache_sendfile(reader, ends[1], 10, 0), 0);
 	child_say(signal(SIGPIPE, SIG_DFL) == SIG_DFL);
 }
 
@@ -195,18 +195,18 @@ START_TEST(the_position_moves_by_what_was_written)
 	make_nonblocking(ends[0]);
 	make_nonblocking(ends[1]);
 	for (int i = 0; i < 4; i++) {
-		done = scache_read_to_fd(reader, ends[1], SIZE_MAX, i % 2 == 0 ? 0 : 50 * MS_NS);
+		done = scache_sendfile(reader, ends[1], SIZE_MAX, i % 2 == 0 ? 0 : 50 * MS_NS);
 		must(done >= 4096 && done < BLOB_BYTES);
-		must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, 0), -EAGAIN);
-		must_be(scache_read_to_fd(reader, ends[1], 1, 20 * MS_NS), -ETIMEDOUT);
+		must_be(scache_sendfile(reader, ends[1], SIZE_MAX, 0), -EAGAIN);
+		must_be(scache_sendfile(reader, ends[1], 1, 20 * MS_NS), -ETIMEDOUT);
 		must_be(drain(ends[0], position), done);
 		position += (uint64_t)done;
 		/* The next byte is the one behind them. */
 		must_be(pattern_read(reader, 1, &position, position + 777, 100), 1);
 	}
-	must_be(scache_read_to_fd(reader, full, SIZE_MAX, SCACHE_FOREVER), -ENOSPC);
-	must_be(scache_read_to_fd(reader, ends[0], 10, SCACHE_FOREVER), -EBADF);
-	must_be(scache_read_to_fd(reader, -1, 10, SCACHE_FOREVER), -EBADF);
+	must_be(scache_sendfile(reader, full, SIZE_MAX, SCACHE_FOREVER), -ENOSPC);
+	must_be(scache_sendfile(reader, ends[0], 10, SCACHE_FOREVER), -EBADF);
+	must_be(scache_sendfile(reader, -1, 10, SCACHE_FOREVER), -EBADF);
 	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 9000), 0);
 	must_be(position, BLOB_BYTES);
 	close(full);
@@ -224,17 +224,17 @@ START_TEST(the_time_of_an_output_is_over)
 	int ends[2];
 
 	open_ends(PIPE, ends);
-	must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, 0), -EAGAIN);
-	must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, 100 * MS_NS), -ETIMEDOUT);
+	must_be(scache_sendfile(reader, ends[1], SIZE_MAX, 0), -EAGAIN);
+	must_be(scache_sendfile(reader, ends[1], SIZE_MAX, 100 * MS_NS), -ETIMEDOUT);
 	put(writer, 0, 1000);
-	must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, 60 * MS_NS), 1000);
+	must_be(scache_sendfile(reader, ends[1], SIZE_MAX, 60 * MS_NS), 1000);
 	put(writer, 1000, 2000);
-	must_be(scache_read_to_fd(reader, ends[1], 300, SCACHE_FOREVER), 300);
-	must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, 0), 700);
+	must_be(scache_sendfile(reader, ends[1], 300, SCACHE_FOREVER), 300);
+	must_be(scache_sendfile(reader, ends[1], SIZE_MAX, 0), 700);
 	make_nonblocking(ends[0]);
 	must_be(drain(ends[0], 0), 2000);
 	scache_writer_close(writer);
-	must_be(scache_read_to_fd(reader, ends[1], SIZE_MAX, 0), -ECANCELED);
+	must_be(scache_sendfile(reader, ends[1], SIZE_MAX, 0), -ECANCELED);
 	close(ends[0]);
 	close(ends[1]);
 	end_with(cache, reader);

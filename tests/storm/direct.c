@@ -39,7 +39,7 @@ ssize_t read_by_fd(struct reading *r, size_t bytes, int64_t timeout_ns)
 	if (out[0] < 0)
 		return CALL("read", r->key, scache_read(r->reader, got, bytes, timeout_ns));
 	bytes = bytes < PIPE_BYTES ? bytes : PIPE_BYTES;
-	done = CALL("read_to_fd", r->key, scache_read_to_fd(r->reader, out[1], bytes, timeout_ns));
+	done = CALL("sendfile", r->key, scache_sendfile(r->reader, out[1], bytes, timeout_ns));
 	while ((part = read(out[0], got + had, BLOB_MAX - (size_t)had)) > 0)
 		had += part;
 	if (had != (done > 0 ? done : 0) || had > (ssize_t)bytes)

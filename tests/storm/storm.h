@@ -152,7 +152,7 @@ int tally_resume(const char *path);
 /* direct.c */
 /* open_pipes - what a worker's streams go through; not before it is forked. */
 void open_pipes(void);
-/* read_by_fd - scache_read() by way of scache_read_to_fd(). */
+/* read_by_fd - scache_read() by way of scache_sendfile(). */
 ssize_t read_by_fd(struct reading *r, size_t bytes, int64_t timeout_ns);
 /* look_elsewhere - scache_pread() somewhere in it, if we know what is there. */
 void look_elsewhere(struct reading *r);

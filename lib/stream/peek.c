@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * peek - the next bytes where they are.
+ *
+ * Of a small finished blob this process has a copy, of a large one a mapping
+ * (store/table.h). Of a file that still grows each reader maps a window of its
+ * own, and shows what of it is flushed: such bytes never change. What is in the
+ * ring alone its writer may overwrite at any time, so that is copied into a
+ * buffer of the reader's.
+ *
+ * Pages are asked for some hundred at a time: a fault for each costs more than
+ * the copy that peeking saves.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "base/thread.h"
+#include "stream/stream.h"
+
+#define WINDOW_BYTES (64ull << 20) /* of address space, for a file that grows */
+#define AHEAD_BYTES (1ull << 20)   /* pages of so much are asked for at once */
+
+static void close_window(struct scache_reader *reader)
+{
+	if (reader->window != NULL)
+		munmap(reader->window, WINDOW_BYTES);
+	reader->window = NULL;
+}
+
+void peek_close(struct scache_reader *reader)
+{
+	close_window(reader);
+}
+
+/* Where byte @at of a file that still grows can be seen; NULL: it cannot be mapped. */
+static const unsigned char *see_window(struct scache_reader *reader, uint64_t at, uint64_t *ret_end)
+{
+	uint64_t from = at - at % WINDOW_BYTES;
+	unsigned char *window;
+
+	if (reader->window == NULL || reader->window_from != from) {
+		close_window(reader);
+		/* Beyond the end of the file it may only not be touched. */
+		window = mmap(NULL, WINDOW_BYTES, PROT_READ, MAP_SHARED, table_fd(reader->blob),
+			      (off_t)from);
+		if (window == MAP_FAILED)
+			return NULL;
+		reader->window = window;
+		reader->window_from = from;
+	}
+	*ret_end = from + WINDOW_BYTES;
+	return reader->window + (at - from);
+}
+
+/* The pages of [@at, @end), which is at @data, before they are touched one by one. */
+static void populate(struct scache_reader *reader, const unsigned char *data, uint64_t at,
+		     uint64_t end)
+{
+	uint64_t skip = (uintptr_t)data % SHM_PAGE_BYTES;
+
+	if (at < reader->populated || end - at < SHM_PAGE_BYTES)
+		return;
+	end = min_u64(end, at + AHEAD_BYTES);
+	/* Where the kernel does not know it, or memory is short, faults do it. */
+	(void)!madvise((void *)(uintptr_t)(data - skip), (size_t)(end - at + skip),
+		       MADV_POPULATE_READ);
+	reader->populated = end;
+}
+
+/* From the file: how many bytes from the position on *@ret_data shows; 0: none; -errno. */
+static int64_t see_file(struct scache_reader *reader, const unsigned char **ret_data)
+{
+	UNCANCELLED;
+	uint64_t at = reader->position, end, flushed;
+	const unsigned char *data;
+	int ret;
+
+	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
+	flushed = end = shm_load_acquire(&reader->entry->flushed);
+	if (flushed <= at)
+		return 0;
+	ret = copy_get_blob(reader);
+	if (ret < 0)
+		return ret == -ENOENT ? 0 : ret; /* copying will say what is wrong */
+	data = table_view(reader->blob);
+	if (data != NULL)
+		data += at;
+	else
+		data = see_window(reader, at, &end);
+	if (data == NULL)
+		return 0;
+	end = min_u64(end, flushed);
+	if (table_fd(reader->blob) >= 0)
+		populate(reader, data, at, end);
+	*ret_data = data;
+	return (int64_t)(end - at);
+}
+
+unsigned char *reader_get_bounce(struct scache_reader *reader)
+{
+	if (reader->bounce == NULL)
+		reader->bounce = malloc(BOUNCE_BYTES);
+	return reader->bounce;
+}
+
+static int64_t see_copy(struct scache_reader *reader, uint64_t written,
+			const unsigned char **ret_data)
+{
+	*ret_data = reader_get_bounce(reader);
+	if (*ret_data == NULL)
+		return -ENOMEM;
+	return copy_out(reader, reader->position, reader->bounce,
+			(size_t)min_u64(BOUNCE_BYTES, written - reader->position));
+}
+
+ssize_t scache_peek(struct scache_reader *reader, const void **ret_data, size_t bytes,
+		    int64_t timeout_ns)
+{
+	KEEP_ERRNO;
+	ssize_t done = reader_check_handle(reader);
+	const unsigned char *data = NULL;
+	uint64_t written;
+	int64_t seen;
+
+	if (done < 0 || bytes == 0)
+		return done;
+	done = reader_ready(reader, timeout_ns, &written);
+	if (done <= 0)
+		return done;
+	seen = see_file(reader, &data);
+	if (seen > 0 && unlikely(!reader_is_still_there(reader)))
+		seen = -ESTALE;
+	else if (seen > 0)
+		reader->stats[STAT_READS_FILE]++;
+	else if (seen == 0)
+		seen = see_copy(reader, written, &data);
+	done = reader_had(reader, (ssize_t)seen);
+	if (done < 0)
+		return done;
+	reader->shown = data;
+	reader->shown_bytes = (size_t)min_u64(bytes, (uint64_t)done);
+	*ret_data = data;
+	return (ssize_t)reader->shown_bytes;
+}
+
+ssize_t scache_consume(struct scache_reader *reader, size_t bytes)
+{
+	KEEP_ERRNO;
+	int ret = reader_check_handle(reader);
+
+	if (ret == -ECHILD || ret == -ESTALE)
+		return ret;
+	if (bytes > reader->shown_bytes)
+		return -EINVAL;
+	reader_advance(reader, reader->shown, bytes);
+	reader->shown += bytes;
+	reader->shown_bytes -= bytes;
+	return (ssize_t)bytes;
+}

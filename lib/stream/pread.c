@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pread - bytes from anywhere, while the reader's position stays.
+ */
+#include <errno.h>
+
+#include "base/thread.h"
+#include "shm/wait.h"
+#include "stream/stream.h"
+
+/*
+ * The bytes at @offset are not there. With a file, say that we want them, so
+ * that the writer does not wait for us; without one it must not go on.
+ */
+static int ask_for(struct scache_reader *reader, uint64_t offset)
+{
+	uint64_t window = shm_load_relaxed(&reader->entry->window_bytes);
+
+	if (!(shm_load(&reader->entry->flags) & ENTRY_RING_ONLY)) {
+		reader_set_paced(reader, offset);
+		return 0;
+	}
+	window = max_u64(1, min_u64(window, reader->ring_mask + 1));
+	if (offset - min_u64(offset, reader->paced) >= window)
+		return -EDEADLK;
+	/* There may be room since we last moved, if less than what the writer sleeps for. */
+	reader->stats[STAT_WAKES] += (uint64_t)wait_announce(&reader->entry->writer_event);
+	return 0;
+}
+
+ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes, uint64_t offset,
+		     int64_t timeout_ns)
+{
+	KEEP_ERRNO;
+	struct patience patience = { .timeout_ns = timeout_ns };
+	int ret = reader_check_handle(reader);
+	ssize_t done;
+
+	if (ret == -ECHILD || ret == -ESTALE || bytes == 0)
+		return ret == -ECHILD || ret == -ESTALE ? ret : 0;
+	/* The other production has proved to be another: what it has at @offset is not the stream's. */
+	if (ret == -EOWNERDEAD && reader->replay != NULL)
+		return ret;
+	bytes = (size_t)min_u64(bytes, INT64_MAX);
+	reader->shown_bytes = 0;
+	for (;;) {
+		uint64_t state, written;
+
+		/*
+		 * Nobody remembers what this will be: no other producer can take it up. But if one
+		 * has just done so, first of all to where the caller was.
+		 */
+		if (reader->replay != NULL && !replay_is_behind(reader)) {
+			replay_free(reader->replay);
+			reader->replay = NULL;
+		}
+		/* ORDER sealed-written, acquire: state before written. Pairs with end_with(). */
+		state = shm_load_acquire(reader->state);
+		if (reader_starts_over(reader, state))
+			continue;
+		if (state_gen(state) != reader->name.gen)
+			return -ESTALE;
+		written = shm_load_acquire(&reader->entry->written);
+		if (written > reader->position && replay_is_behind(reader)) {
+			ret = replay_some(reader, written);
+			if (ret < 0)
+				return reader_note_error(reader, ret);
+			continue;
+		}
+		if (written > offset && !replay_is_behind(reader)) {
+			done = copy_out(reader, offset, ret_data,
+					(size_t)min_u64(bytes, written - offset));
+			reader->has_begun |= done > 0;
+			reader_count_read(reader);
+			return done;
+		}
+		ret = reader_ended(reader, state);
+		if (ret == 0 && replay_is_behind(reader))
+			ret = reader->error = -EOWNERDEAD;
+		if (ret != -EAGAIN)
+			return reader_is_still_there(reader) ? ret : -ESTALE;
+		if (replay_is_behind(reader)) {
+			ret = reader_await(reader, reader->position, &patience);
+		} else {
+			ret = ask_for(reader, offset);
+			if (ret == 0)
+				ret = reader_await(reader, offset, &patience);
+		}
+		if (ret < 0)
+			return ret;
+	}
+}
