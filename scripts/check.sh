@@ -16,6 +16,7 @@ Install what is missing (apt), build, run the tests, and end with a line
   asan       gcc, AddressSanitizer and UndefinedBehaviorSanitizer, all tests
   tsan       clang, ThreadSanitizer, the tests that run as threads
   distcheck  release tarball: unpack, build, test, install, remove
+  bench      do the benches run? In the build of gcc; no figure counts
 
   --all      all of them, as CI does; with CI=true in the environment a skipped
              test is a failed one
@@ -33,7 +34,7 @@ no_skip=no
 for arg; do
 	case $arg in
 	--all)
-		variants="gcc clang asan tsan distcheck"
+		variants="gcc bench clang asan tsan distcheck"
 		packages=--all
 		if [ "${CI:-}" = true ]; then
 			no_skip=yes
@@ -45,7 +46,7 @@ for arg; do
 		exit 0
 		;;
 	gcc) variants="$variants $arg" ;;
-	clang | asan | tsan | distcheck)
+	bench | clang | asan | tsan | distcheck)
 		variants="$variants $arg"
 		packages=--all
 		;;
@@ -135,6 +136,7 @@ for variant in $variants; do
 	esac
 	case $variant in
 	gcc) run gcc check CC=gcc --enable-werror ;;
+	bench) run gcc bench-smoke CC=gcc --enable-werror ;;
 	clang) run clang check CC=clang --enable-werror ;;
 	asan) run asan check CC=gcc CFLAGS='-O1 -g' --enable-asan --enable-ubsan ;;
 	tsan) run tsan check-thread CC=clang CFLAGS='-O1 -g' --enable-tsan ;;

@@ -12,7 +12,8 @@ tests="check git apache2-bin"
 case ${1:-} in
 --build) ;;
 '') packages="$packages $tests" ;;
---all) packages="$packages $tests clang libclang-rt-dev shellcheck xz-utils" ;;
+--all) packages="$packages $tests clang libclang-rt-dev shellcheck xz-utils
+	liblmdb-dev jq gnuplot-nox" ;;
 *) die "usage: setup.sh [--build|--all]" ;;
 esac
 
