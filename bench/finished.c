@@ -82,21 +82,13 @@ static double run_send(const void *arg)
 	ssize_t sent;
 
 	(void)arg;
-/* NEW CALL: scache_sendfile() */
-#ifdef HAVE_SCACHE_PEEK
 	while ((sent = scache_sendfile(reader, drain.fd, SIZE_MAX, SCACHE_FOREVER)) > 0)
 		done += (size_t)sent;
-#else
-	while ((sent = scache_read_to_fd(reader, drain.fd, SIZE_MAX, SCACHE_FOREVER)) > 0)
-		done += (size_t)sent;
-#endif
 	sc(sent, "sending");
 	drain_close(&drain);
 	return ended(reader, done, began);
 }
 
-/* NEW CALL: scache_peek(), scache_consume() */
-#ifdef HAVE_SCACHE_PEEK
 static double run_peek(const void *arg)
 {
 	double began = seconds();
@@ -114,7 +106,6 @@ static double run_peek(const void *arg)
 	sc(got, "scache_peek");
 	return ended(reader, done, began);
 }
-#endif
 
 /* --------------------------------------------------------------------------------- theirs */
 
@@ -124,12 +115,10 @@ static const struct way {
 	bool touch;
 } plain_64k = { plain_path, 64u << 10, false }, plain_256k = { plain_path, BLOCK_BYTES, false },
   own_256k = { own_path, BLOCK_BYTES, false };
-#ifdef HAVE_SCACHE_PEEK
 static const struct way touched_64k = { plain_path, 64u << 10, true },
 			touched_256k = { plain_path, BLOCK_BYTES, true },
 			touched_1m = { plain_path, 1u << 20, true },
 			own_touched = { own_path, BLOCK_BYTES, true };
-#endif
 
 static int open_plain(const char *path)
 {
@@ -150,7 +139,6 @@ static double run_pread(const void *arg)
 	return (double)(blob_bytes >> 20) / (seconds() - began);
 }
 
-#ifdef HAVE_SCACHE_PEEK
 static double run_map(const void *arg)
 {
 	double began = seconds();
@@ -160,9 +148,7 @@ static double run_map(const void *arg)
 	close(fd);
 	return (double)(blob_bytes >> 20) / (seconds() - began);
 }
-#endif
 
-#ifdef HAVE_SCACHE_PEEK
 /* Without mmap() and its page faults: what a mapping is worth that somebody keeps. */
 static double run_kept_map(const void *arg)
 {
@@ -177,7 +163,6 @@ static double run_kept_map(const void *arg)
 	plain_touch(data, blob_bytes);
 	return (double)(blob_bytes >> 20) / (seconds() - began);
 }
-#endif
 
 static double run_sendfile(const void *arg)
 {
@@ -261,8 +246,6 @@ static void ask_all(void)
 	ask(&read_it);
 	ask(&pread_it);
 	ask(&send_it);
-/* NEW CALL: scache_peek() */
-#ifdef HAVE_SCACHE_PEEK
 	const struct question peek_at_it = {
 		"finished: peek", "MiB/s", false, "everybody looks at each cache line",
 		{ { "scache_peek", run_peek, NULL, 0 },
@@ -276,7 +259,6 @@ static void ask_all(void)
 	};
 
 	ask(&peek_at_it);
-#endif
 }
 
 static bool own_option(const char *name, const char *value)

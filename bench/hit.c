@@ -65,8 +65,6 @@ static void get_ours(unsigned i)
 	scache_reader_close(reader);
 }
 
-/* NEW CALL: scache_peek() */
-#ifdef HAVE_SCACHE_PEEK
 static void peek_ours(unsigned i)
 {
 	const struct small_name *name = &small_names[i];
@@ -79,7 +77,6 @@ static void peek_ours(unsigned i)
 	memcpy(plain_sink, data, SMALL_BYTES);
 	scache_reader_close(reader);
 }
-#endif
 
 static void begin_file(void)
 {
@@ -121,9 +118,7 @@ struct way {
 };
 static const struct way by_ours = { begin_ours, get_ours }, by_file = { begin_file, get_file },
 			by_held = { begin_held, get_held }, by_other = { begin_other, get_other };
-#ifdef HAVE_SCACHE_PEEK
 static const struct way by_peek = { begin_ours, peek_ours };
-#endif
 
 /* ------------------------------------------------------------------------------- one run */
 
@@ -235,8 +230,6 @@ static void ask_times(void)
 
 	ask_with(&before, 3);
 	ask_with(&first, 2);
-/* NEW CALL: scache_peek() */
-#ifdef HAVE_SCACHE_PEEK
 	static const struct job peek = { &by_peek, 1, false };
 	struct question in_place = {
 		"hit: seen before, peek", "ns", true, "128 values of 1 KiB, one process",
@@ -247,7 +240,6 @@ static void ask_times(void)
 	};
 
 	ask_with(&in_place, 3);
-#endif
 }
 
 static void ask_rate(unsigned processes)

@@ -1,272 +1,216 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * live - one producer, one consumer, two processes: how fast is a stream that
- * is also stored, against a pipe that stores nothing, and against "write the
- * whole file, then read it", which is what a lock around a cache fill gives
- * the waiters?
+ * live - how fast is a stream that others read while it is produced?
  *
- *	live [--rounds=N] [--mib=N] [--write=BYTES] [--window=BYTES] [DIR]
+ * One producer, 1 to 64 consumers, each a process; see race.h for what is timed.
+ * Ours stores the stream as well; it is set against pipes and tee(2), which store
+ * nothing; against a file that nobody reads; and against files that are read by
+ * the others when they are complete (flock), while they grow (inotify), or in
+ * lock step with their writer. Rates are of what all readers got, together.
  *
- * The contestants run alternately, each with its own warm-up left out; what
- * is printed are medians and quartiles of MiB/s, and of the ratio to the pipe
- * within the same round. DIR (default: a new one in $TMPDIR or /tmp) says
- * which file system is measured.
+ *	live [--matrix] [--rounds=N] [--json=FILE] [--only=TEXT] [--smoke] [DIR]
+ *
+ * "in place": the bytes of each write are made by memset(), where they will be
+ * read if it can be done; by all contestants. "peek": consumers look at a word of
+ * each cache line; all contestants. "pass-through": what is produced is not stored.
+ * --matrix asks for each number of readers with each size of the writes.
  */
-#include <err.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
+#include "race.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <streamcache.h>
+#define KIB 1024ul
+#define MIB (1024 * KIB)
+/* What is not stored is so much faster: more of it, for a time that one can measure. */
+#define UNSTORED_FACTOR 8
 
-#define READ_BYTES (256u << 10)
-#define ROUNDS_MAX 99
+/* How much one run writes: a few tenths of a second for the slowest contestant. */
+static const struct size {
+	const char *name;
+	size_t write, total;
+} sizes[] = {
+	{ "512 B", 512, 16 * MIB },        { "4 KiB", 4 * KIB, 64 * MIB },
+	{ "64 KiB", 64 * KIB, 256 * MIB }, { "256 KiB", 256 * KIB, 256 * MIB },
+	{ "1 MiB", 1 * MIB, 256 * MIB },   { "4 MiB", 4 * MIB, 256 * MIB },
+};
+#define SIZES (sizeof(sizes) / sizeof(*sizes))
+enum {
+	S512,
+	S4K,
+	S64K,
+	S256K,
+	S1M,
+	S4M
+};
 
+static bool matrix;
+
+static bool own_option(const char *name, const char *value)
+{
+	if (strcmp(name, "--matrix") != 0 || *value != '\0')
+		return false;
+	return matrix = true;
+}
+
+/* The question at hand. */
 static struct {
-	size_t total, write;
-	uint64_t window;
-	const char *dir;
-	int rounds;
-} job = { .total = 512u << 20, .write = 64u << 10, .rounds = 7 };
+	struct question question;
+	struct race races[CONTESTANTS_MAX];
+	struct race race; /* what its contestants have in common */
+	char name[64], where[160];
+	int count;
+} current;
 
-static unsigned char *payload, *sink;
-
-static double seconds(void)
+static void begin(const char *kind, unsigned readers, const struct size *size)
 {
-	struct timespec ts;
+	size_t total = size->total / (readers >= 64 ? 8 : readers >= 8 ? 4 : readers);
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+	if (bench.smoke)
+		total = size->write > MIB ? size->write : MIB;
+	memset(&current, 0, sizeof(current));
+	current.race = (struct race){ .readers = readers,
+				      .write_bytes = size->write,
+				      .total_bytes = total };
+	snprintf(current.name, sizeof(current.name), "%s 1->%u, %s writes", kind, readers,
+		 size->name);
+	current.question.name = current.name;
+	current.question.unit = "MiB/s";
+	current.question.where = current.where;
 }
 
-static void expect(int ok, const char *what)
+static struct race *add(const char *name, const struct means *means, double mark)
 {
-	if (!ok)
-		errx(1, "%s: %s", what, strerror(errno));
+	struct race *race = &current.races[current.count];
+
+	*race = current.race;
+	race->means = means;
+	current.question.contestants[current.count++] =
+		(struct contestant){ .name = name, .run = race_run, .arg = race, .mark = mark };
+	return race;
 }
 
-static void reap(pid_t child)
+/* A file that nobody reads, written as here and as is best. */
+static void add_pwrite(size_t size, double mark)
 {
-	int status;
+	struct race *race = add("fresh file, 1 MiB writes, no reader", &rival_pwrite, mark);
 
-	waitpid(child, &status, 0);
-	if (status != 0)
-		errx(1, "a child of the bench failed (status %d)", status);
+	race->readers = 0;
+	race->write_bytes = MIB;
+	if (size != S1M)
+		add("fresh file, these writes, no reader", &rival_pwrite, 0)->readers = 0;
 }
 
-/* ------------------------------------------------------------- contestants */
-
-static void pipe_round(void)
+static void finish(void)
 {
-	int fds[2];
-	size_t done = 0;
-	pid_t child;
+	snprintf(current.where, sizeof(current.where),
+		 "%zu KiB to each reader, reads of 256 KiB, files in %s",
+		 current.race.total_bytes / KIB, bench.dir);
+	ask(&current.question);
+}
 
-	expect(pipe(fds) == 0, "pipe");
-	fcntl(fds[1], F_SETPIPE_SZ, 1 << 20);
-	child = fork();
-	if (child == 0) {
-		ssize_t n;
+static void ask_live(unsigned readers, size_t size)
+{
+	double lock_step = readers == 1 && size == S4K    ? 10
+			   : readers == 1 && size == S64K ? 1.5
+			   : readers == 8 && size == S4K  ? 5
+			   : readers == 8 && size == S64K ? 1.1
+							  : 0;
 
-		close(fds[1]);
-		while ((n = read(fds[0], sink, READ_BYTES)) > 0)
-			done += (size_t)n;
-		_exit(done != job.total);
+	begin("live", readers, &sizes[size]);
+	add("streamcache", &ours_read, 0);
+	if (readers == 1) {
+		add_pwrite(size, size == S64K ? 0.75 : 0);
+		add("pipe", &rival_pipe, size == S64K ? 1.2 : 0);
+	} else {
+		add("pipes, producer writes each", &rival_pipe, 0);
+		add("pipes, a process that tees", &rival_tee, 0);
 	}
-	close(fds[0]);
-	for (; done < job.total; done += job.write)
-		expect(write(fds[1], payload, job.write) == (ssize_t)job.write, "write");
-	close(fds[1]);
-	reap(child);
+	add("lock step", &rival_lock_step, lock_step);
+	add("lock step, spins before it sleeps", &rival_lock_step_spin, 0);
+	add("whole file under flock, then read", &rival_flock, 0);
+	add("growing file, inotify", &rival_inotify, 0);
+	if (size < S256K)
+		add("streamcache, 256 KiB writes", &ours_read,
+		    readers == 1 && size == S4K ? 0.8 : 0)
+			->write_bytes = sizes[S256K].write;
+	finish();
 }
 
-static void write_then_read_round(void)
+static void ask_in_place(size_t size)
 {
-	char path[512];
-	size_t done = 0;
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/plain", job.dir);
-	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-	expect(fd >= 0, path);
-	for (; done < job.total; done += job.write)
-		expect(write(fd, payload, job.write) == (ssize_t)job.write, "write");
-	lseek(fd, 0, SEEK_SET);
-	for (done = 0; (n = read(fd, sink, READ_BYTES)) > 0;)
-		done += (size_t)n;
-	expect(done == job.total, "read");
-	close(fd);
-	unlink(path);
+	begin("in place", 1, &sizes[size]);
+	current.race.fills = true;
+	add("streamcache, reserve and commit", &ours_in_place, 0);
+	add_pwrite(size, size == S64K ? 0.9 : 0);
+	add("streamcache, write", &ours_read, 0);
+	add("pipe", &rival_pipe, 0);
+	finish();
 }
 
-static struct scache *open_cache(void)
+/*
+ * What is stored goes no faster than its file, however it is read; only where it
+ * is not can readers get more by copying less.
+ */
+static void ask_peek(unsigned readers, size_t size, bool stored)
 {
-	struct scache_options options = { .size = sizeof(options) };
-	struct scache *cache;
-	char path[512];
-	int ret;
+	double mark = size == S64K ? 2 : 0;
 
-	snprintf(path, sizeof(path), "%s/cache", job.dir);
-	ret = scache_open(path, &options, &cache);
-	if (ret < 0)
-		errx(1, "%s: %s (%s)", path, scache_strerror(ret), scache_detail());
-	return cache;
+	begin(stored ? "peek" : "pass-through, peek", readers, &sizes[size]);
+	current.race.looks = true;
+	if (!stored && !bench.smoke)
+		current.race.total_bytes *= UNSTORED_FACTOR;
+	add("streamcache, peek", stored ? &ours_peek : &ours_pass_through_peek, 0);
+	add("streamcache, read", stored ? &ours_read : &ours_pass_through, mark);
+	add(readers == 1 ? "pipe" : "pipes, producer writes each", &rival_pipe, 0);
+	finish();
 }
 
-static int consume(int ready_fd)
+static void ask_pass_through(size_t size)
 {
-	struct scache *cache = open_cache();
-	struct scache_reader *reader;
-	size_t done = 0;
-	ssize_t n;
-	char go;
-
-	/* The producer has created the entry when it says so. */
-	if (read(ready_fd, &go, 1) != 1 || scache_lookup(cache, "live", 4, NULL, &reader) != 0)
-		return 1;
-	while ((n = scache_read(reader, sink, READ_BYTES, SCACHE_FOREVER)) > 0)
-		done += (size_t)n;
-	scache_reader_close(reader);
-	scache_close(cache);
-	return n < 0 || done != job.total;
-}
-
-static double streamcache_round(void)
-{
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .window_bytes = job.window };
-	struct scache_writer *writer;
-	struct scache *cache;
-	size_t done = 0;
-	double start;
-	pid_t child;
-	int fds[2];
-
-	expect(pipe(fds) == 0, "pipe");
-	child = fork();
-	if (child == 0)
-		_exit(consume(fds[0]));
-	cache = open_cache();
-	start = seconds();
-	expect(scache_acquire(cache, "live", 4, &options, NULL, &writer) == 0 && writer != NULL,
-	       "acquire");
-	expect(write(fds[1], "g", 1) == 1, "write");
-	for (; done < job.total; done += job.write)
-		expect(scache_write(writer, payload, job.write, SCACHE_FOREVER) ==
-			       (ssize_t)job.write, "scache_write");
-	expect(scache_finish(writer) == 0, "scache_finish");
-	reap(child);
-	start = seconds() - start;
-	scache_writer_close(writer);
-	scache_remove(cache, "live", 4);
-	scache_close(cache);
-	close(fds[0]);
-	close(fds[1]);
-	return start;
-}
-
-/* ------------------------------------------------------------------ figures */
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static void show(const char *name, const double *rates, const double *to_pipe)
-{
-	double rate[ROUNDS_MAX], ratio[ROUNDS_MAX];
-	size_t n = (size_t)job.rounds;
-
-	memcpy(rate, rates, n * sizeof(*rate));
-	memcpy(ratio, to_pipe, n * sizeof(*ratio));
-	qsort(rate, n, sizeof(*rate), by_value);
-	qsort(ratio, n, sizeof(*ratio), by_value);
-	printf("%-16s %8.0f  %8.0f .. %-8.0f %6.2f  %5.2f .. %.2f\n", name, rate[n / 2], rate[n / 4],
-	       rate[n * 3 / 4], ratio[n / 2], ratio[n / 4], ratio[n * 3 / 4]);
-}
-
-static void race(void)
-{
-	static double rate[3][ROUNDS_MAX], ratio[3][ROUNDS_MAX];
-	static const char *const names[] = { "pipe", "write-then-read", "streamcache" };
-	double mib = (double)job.total / (1 << 20), start;
-
-	for (int round = -1; round < job.rounds; round++)
-		for (int i = 0; i < 3; i++) {
-			double took;
-
-			start = seconds();
-			if (i == 0)
-				pipe_round();
-			else if (i == 1)
-				write_then_read_round();
-			took = i == 2 ? streamcache_round() : seconds() - start;
-			if (round < 0)
-				continue; /* warm-up */
-			rate[i][round] = mib / took;
-			ratio[i][round] = rate[i][round] / rate[0][round];
-		}
-	printf("%-16s %8s  %20s %6s  %s\n", "", "MiB/s", "quartiles", "/pipe", "quartiles");
-	for (int i = 0; i < 3; i++)
-		show(names[i], rate[i], ratio[i]);
-}
-
-static uint64_t number(const char *text)
-{
-	char *end;
-	unsigned long long value = strtoull(text, &end, 0);
-
-	if (*end != '\0' || end == text)
-		errx(2, "not a number: %s", text);
-	return value;
+	begin("pass-through", 1, &sizes[size]);
+	if (!bench.smoke)
+		current.race.total_bytes *= UNSTORED_FACTOR;
+	add("streamcache, not stored", &ours_pass_through, 0);
+	add("pipe", &rival_pipe, size == S64K ? 3 : 0);
+	finish();
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "rounds", 1, NULL, 'r' }, { "mib", 1, NULL, 'm' },
-						 { "write", 1, NULL, 'w' }, { "window", 1, NULL, 'W' },
-						 { NULL, 0, NULL, 0 } };
-	char own[256], path[512];
-	int c;
+	static const struct {
+		unsigned readers;
+		size_t sizes; /* a bit for each that is asked for without --matrix */
+	} fans[] = {
+		{ 1, 1 << S512 | 1 << S4K | 1 << S64K | 1 << S256K | 1 << S1M | 1 << S4M },
+		{ 2, 1 << S4K | 1 << S64K | 1 << S1M },
+		{ 8, 1 << S4K | 1 << S64K | 1 << S1M },
+		{ 64, 1 << S4K | 1 << S64K },
+	};
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == 'r')
-			job.rounds = (int)number(optarg);
-		else if (c == 'm')
-			job.total = (size_t)number(optarg) << 20;
-		else if (c == 'w')
-			job.write = (size_t)number(optarg);
-		else if (c == 'W')
-			job.window = number(optarg) == 0 ? SCACHE_ZERO : number(optarg);
-		else
-			errx(2, "usage: live [--rounds=N] [--mib=N] [--write=BYTES] [--window=BYTES] [DIR]");
+	size_t asked;
+
+	bench_begin(argc, argv,
+		    "usage: live [--matrix] [--rounds=N] [--json=FILE] [--only=TEXT] [--smoke] "
+		    "[DIR]",
+		    own_option);
+	/* A smoke run has all contestants and little more. */
+	asked = bench.smoke ? 1 << S4K : SIZE_MAX;
+	ours_begin();
+	for (size_t f = 0; f < sizeof(fans) / sizeof(*fans); f++)
+		for (size_t size = 0; size < SIZES; size++)
+			if (matrix || (fans[f].sizes & asked) >> size & 1)
+				ask_live(fans[f].readers, size);
+	for (size_t size = S4K; size <= S1M; size++) {
+		if (!matrix && size == S256K)
+			continue;
+		ask_in_place(size);
+		ask_peek(1, size, true);
+		ask_peek(1, size, false);
+		ask_pass_through(size);
 	}
-	if (job.rounds < 1 || job.rounds > ROUNDS_MAX || job.write < 1)
-		errx(2, "rounds must be 1 .. %d, and writes at least a byte", ROUNDS_MAX);
-	job.total = job.total / job.write * job.write;
-	snprintf(own, sizeof(own), "%s/streamcache-bench.XXXXXX",
-		 getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
-	job.dir = optind < argc ? argv[optind] : mkdtemp(own);
-	expect(job.dir != NULL, own);
-	payload = mmap(NULL, job.write, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	sink = malloc(READ_BYTES);
-	expect(payload != MAP_FAILED && sink != NULL, "memory");
-	memset(payload, 0x5a, job.write);
-	memset(sink, 0, READ_BYTES);
-	race();
-	snprintf(path, sizeof(path), "%s/cache", job.dir);
-	scache_destroy(path, NULL);
-	if (job.dir == own)
-		rmdir(own);
-	return 0;
+	ask_peek(8, S64K, true);
+	ask_peek(8, S64K, false);
+	ours_end();
+	return bench_end();
 }

@@ -172,6 +172,8 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 
 static void put_origin(struct reader_origin *origin)
 {
+	UNCANCELLED;
+
 	fetch_put((struct fetch *)origin);
 }
 

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/detail.h"
 #include "base/quiet.h"
+#include "base/thread.h"
 #include "index/repair.h"
 #include "store/table.h"
 
@@ -94,6 +95,7 @@ static void free_if_last(struct seat *seat)
 /* The last user has gone, and it is nobody's current seat. */
 static void leave(struct store *store)
 {
+	UNCANCELLED;
 	struct seat *seat = container_of(store, struct seat, store);
 	struct segment *segment = store->segment;
 

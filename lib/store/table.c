@@ -11,9 +11,10 @@
 #include <urcu-bp.h>
 #include <urcu/rculfhash.h>
 
+#include "base/thread.h"
 #include "store/blob.h"
 
-#define BUCKETS 1024
+#define BUCKETS TABLE_ITEMS_MAX
 #define CONDEMNED_MAX 64 /* items that wait for one grace period together */
 #define LOOKS_MAX 16     /* ahead of the hand, for one whose entry has ended */
 
@@ -97,6 +98,7 @@ static void free_condemned(struct open_blob *blob)
 /* No users, not in the table; but a look-up may still be passing by. */
 static void condemn(struct table *table, struct open_blob *blob)
 {
+	UNCANCELLED;
 	struct open_blob *batch = NULL;
 
 	let_go(blob);
@@ -309,12 +311,13 @@ static int fill_copy(struct open_blob *blob, uint64_t bytes)
 	uint64_t done = 0;
 	ssize_t part;
 
+	/* One byte more is asked for than there should be; short of it is its end. */
 	do {
 		part = blob_read(blob->fd, blob->copy + done, (size_t)(bytes + 1 - done), done);
 		if (part < 0)
 			return (int)part;
 		done += (uint64_t)part;
-	} while (part > 0 && done <= bytes);
+	} while (part > 0 && done < bytes);
 	if (done != bytes)
 		return -ENOENT;
 	close(blob->fd);
@@ -326,13 +329,13 @@ static int make(struct store *store, struct entry_name name, struct key_hash has
 		struct open_blob **ret_blob)
 {
 	bool is_copy = bytes <= TABLE_COPY_BYTES_MAX;
-	struct open_blob *blob = calloc(1, sizeof(*blob) + (is_copy ? bytes + 1 : 0));
+	struct open_blob *blob = malloc(sizeof(*blob) + (is_copy ? bytes + 1 : 0));
 	int ret = 0;
 
 	if (blob == NULL)
 		return -ENOMEM;
 	make_room(store, is_copy);
-	blob->name = name;
+	*blob = (struct open_blob){ .name = name };
 	atomic_init(&blob->bytes, bytes);
 	atomic_init(&blob->users, 2);
 	blob->fd = open_file(store, name, hash);

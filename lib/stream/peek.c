@@ -7,9 +7,6 @@
  * own, and shows what of it is flushed: such bytes never change. What is in the
  * ring alone its writer may overwrite at any time, so that is copied into a
  * buffer of the reader's.
- *
- * Pages are asked for some hundred at a time: a fault for each costs more than
- * the copy that peeking saves.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,18 +17,12 @@
 #include "stream/stream.h"
 
 #define WINDOW_BYTES (64ull << 20) /* of address space, for a file that grows */
-#define AHEAD_BYTES (1ull << 20)   /* pages of so much are asked for at once */
 
-static void close_window(struct scache_reader *reader)
+void peek_close(struct scache_reader *reader)
 {
 	if (reader->window != NULL)
 		munmap(reader->window, WINDOW_BYTES);
 	reader->window = NULL;
-}
-
-void peek_close(struct scache_reader *reader)
-{
-	close_window(reader);
 }
 
 /* Where byte @at of a file that still grows can be seen; NULL: it cannot be mapped. */
@@ -41,7 +32,7 @@ static const unsigned char *see_window(struct scache_reader *reader, uint64_t at
 	unsigned char *window;
 
 	if (reader->window == NULL || reader->window_from != from) {
-		close_window(reader);
+		peek_close(reader);
 		/* Beyond the end of the file it may only not be touched. */
 		window = mmap(NULL, WINDOW_BYTES, PROT_READ, MAP_SHARED, table_fd(reader->blob),
 			      (off_t)from);
@@ -52,21 +43,6 @@ static const unsigned char *see_window(struct scache_reader *reader, uint64_t at
 	}
 	*ret_end = from + WINDOW_BYTES;
 	return reader->window + (at - from);
-}
-
-/* The pages of [@at, @end), which is at @data, before they are touched one by one. */
-static void populate(struct scache_reader *reader, const unsigned char *data, uint64_t at,
-		     uint64_t end)
-{
-	uint64_t skip = (uintptr_t)data % SHM_PAGE_BYTES;
-
-	if (at < reader->populated || end - at < SHM_PAGE_BYTES)
-		return;
-	end = min_u64(end, at + AHEAD_BYTES);
-	/* Where the kernel does not know it, or memory is short, faults do it. */
-	(void)!madvise((void *)(uintptr_t)(data - skip), (size_t)(end - at + skip),
-		       MADV_POPULATE_READ);
-	reader->populated = end;
 }
 
 /* From the file: how many bytes from the position on *@ret_data shows; 0: none; -errno. */
@@ -92,8 +68,6 @@ static int64_t see_file(struct scache_reader *reader, const unsigned char **ret_
 	if (data == NULL)
 		return 0;
 	end = min_u64(end, flushed);
-	if (table_fd(reader->blob) >= 0)
-		populate(reader, data, at, end);
 	*ret_data = data;
 	return (int64_t)(end - at);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/thread.h"
 #include "index/ring.h"
 #include "stream/stream.h"
 
@@ -68,6 +69,8 @@ static struct private_stream *make(uint64_t ring_bytes)
 /* In a fork child the memory is a copy, and goes as well. */
 static void destroy(struct private_stream *stream)
 {
+	UNCANCELLED;
+
 	cursor_space_forget(&stream->cursors);
 	pthread_mutex_destroy(&stream->peer.reap_mutex);
 	segment_leave(stream->peer.segment);

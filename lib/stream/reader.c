@@ -39,13 +39,14 @@ static bool needs_file(const struct scache_reader *reader, uint64_t state)
 int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint64_t state,
 		struct scache_reader **ret_reader)
 {
-	struct scache_reader *reader = calloc(1, sizeof(*reader));
+	struct scache_reader *reader = malloc(sizeof(*reader));
 	struct segment *segment = store->segment;
 	uint32_t ring;
 	int ret;
 
 	if (reader == NULL)
 		return -ENOMEM;
+	memset(reader, 0, offsetof(struct scache_reader, key));
 	reader->magic = MAGIC_READER;
 	reader->store = store;
 	reader->not_forked = store->peer->not_forked;
@@ -77,17 +78,26 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 
 void reader_push_stats(struct scache_reader *reader)
 {
-	for (int i = 0; i < STAT_COUNT; i++)
+	/* What readers count; each close looks at all of it. */
+	for (int i = STAT_BYTES_RING; i <= STAT_WAKES; i++)
 		if (reader->stats[i] != 0) {
 			peer_count(reader->store->peer, (enum shm_stat)i, reader->stats[i]);
 			reader->stats[i] = 0;
 		}
 }
 
+/* The last one out of an entry that nobody can find puts out the light. */
+static void sweep_behind(const struct scache_reader *reader)
+{
+	UNCANCELLED;
+
+	sweep_entry(reader->store, reader->name);
+}
+
+/* Of a hit holding off cancellation is a tenth: only what has such points does. */
 int scache_reader_close(struct scache_reader *reader)
 {
 	KEEP_ERRNO;
-	UNCANCELLED;
 	struct store *store;
 	bool forked;
 
@@ -106,9 +116,8 @@ int scache_reader_close(struct scache_reader *reader)
 			atomic_store(&reader->pair->reader_thread, 0);
 		cursor_detach(store->peer, reader->cell, reader->name);
 		cursor_give_back(store->cursors, reader->cell);
-		/* The last one out of an entry that nobody can find puts out the light. */
 		if (state_is_garbage(shm_load(reader->state)))
-			sweep_entry(store, reader->name);
+			sweep_behind(reader);
 	}
 	store_put(store);
 	/* From here on somebody may close the cache; in a child the count is not ours. */

@@ -82,7 +82,7 @@ struct scache_reader {
 	const unsigned char *ring; /* NULL: none */
 	struct open_blob *blob;	   /* NULL until needed */
 	unsigned char *window;	   /* of a growing file, see peek.c; or NULL */
-	uint64_t window_from, populated;
+	uint64_t window_from;
 	uint64_t position;
 	uint64_t paced; /* the position as others see it: >= position */
 	uint64_t ring_mask;
