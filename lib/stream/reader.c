@@ -24,6 +24,10 @@
 #define SPINS_MIN 16u
 #define SPINS_MAX 2000u
 #define STATS_EVERY_READS 64
+#define FLOW_NS 100000		      /* woken again so soon: bytes flow */
+#define NAP_NS 20000		      /* about 70 us, with the usual slack of timers */
+#define NAP_BYTES (32u << 10)	      /* worth another one */
+#define NAP_WINDOW_BYTES (512u << 10) /* what may come meanwhile must fit */
 
 /* ----------------------------------------------------------- open and close */
 
@@ -220,14 +224,37 @@ static bool spin_for_news(struct scache_reader *reader, uint64_t from)
 	return false;
 }
 
+/*
+ * While bytes flow we need not be woken for each of them, which costs the writer a
+ * system call and us a switch: a short sleep that it does not know of, and there
+ * are many. Not once there are few or none, so whoever waits for a rare
+ * write is woken for it. Nor with a window so small that it would fill meanwhile.
+ */
+static bool nap(struct scache_reader *reader, uint64_t from, int64_t deadline_ns)
+{
+	const struct timespec pause = { .tv_nsec = NAP_NS };
+	uint64_t written;
+
+	if (!reader->bytes_flow || deadline_ns - clock_own_ns() < (int64_t)NS_PER_MS ||
+	    shm_load_relaxed(&reader->entry->window_bytes) < NAP_WINDOW_BYTES)
+		return false;
+	nanosleep(&pause, NULL);
+	written = shm_load(&reader->entry->written);
+	reader->bytes_flow = written - from >= NAP_BYTES;
+	return written > from;
+}
+
 int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t deadline_ns)
 {
 	struct peer *peer = reader->store->peer;
+	int64_t slept_at_ns;
 	uint32_t event;
 
 	if (spin_for_news(reader, from))
 		return 0;
 	pthread_testcancel();
+	if (nap(reader, from, deadline_ns))
+		return 0;
 	/* A producer that died before we came will not wake us. */
 	repair_producer(peer, reader->name);
 	event = wait_prepare(&reader->entry->readers_event);
@@ -235,11 +262,13 @@ int reader_wait_for_news(struct scache_reader *reader, uint64_t from, int64_t de
 		return 0;
 	if (atomic_load(&reader->cancelled))
 		return -ECANCELED;
-	if (clock_own_ns() >= deadline_ns)
+	slept_at_ns = clock_own_ns();
+	if (slept_at_ns >= deadline_ns)
 		return -ETIMEDOUT;
 	reader->stats[STAT_WAITS]++;
 	reader_push_stats(reader);
 	wait_park(&reader->entry->readers_event, event, deadline_ns);
+	reader->bytes_flow = clock_own_ns() - slept_at_ns < FLOW_NS;
 	return 0;
 }
 

@@ -88,6 +88,7 @@ struct scache_reader {
 	uint64_t ring_mask;
 	uint32_t cell;
 	uint32_t spins; /* how long to spin before sleeping; adaptive */
+	bool bytes_flow; /* the last sleep was short: see nap() */
 	uint64_t stats[STAT_COUNT]; /* not yet added to the peer's */
 	unsigned char key[256];	    /* for scache_reader_info() */
 };
