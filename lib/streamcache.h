@@ -605,8 +605,8 @@ struct scache_stats {
 	uint64_t hits;        /* attached to a finished entry */
 	uint64_t joins;       /* attached to a growing entry */
 	uint64_t misses;      /* nothing to attach to */
-	uint64_t productions; /* became the writer */
-	uint64_t finishes, failures, deaths; /* how productions ended; dead peers reaped */
+	uint64_t productions; /* became the writer, of a new entry or of an orphan */
+	uint64_t finishes, failures, deaths; /* how entries ended; dead peers reaped */
 	uint64_t bypasses;
 	uint64_t bytes_produced, bytes_from_ring, bytes_from_file;
 	uint64_t reads_from_ring, reads_from_file;

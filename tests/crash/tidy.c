@@ -16,6 +16,7 @@
 
 #define PIECE_BYTES 16000u
 #define HANG_SECONDS 20
+#define LATE_NS 400000000 /* soon nobody may go on with what was left at the beginning */
 
 char tidy_where[160];
 unsigned tidy_patient_each = 16;
@@ -35,6 +36,8 @@ static const struct scache_options tiny = {
 	.segment_dir = segments,
 };
 static uint64_t rounds, versions;
+static int64_t begun_ns; /* the round */
+static bool too_late;
 
 void tidy_fail(const char *format, ...)
 {
@@ -229,6 +232,38 @@ static void expect_abandoned(void)
 	must_be(ret, -EPIPE);
 }
 
+/* The victim's entry is an orphan once more, or finished: it has to become whole. */
+static void go_on(const struct operation *op, bool patient)
+{
+	const struct scache_acquire_options o = { .size = sizeof(o), .flags = SCACHE_RESUMABLE };
+	const struct timespec pause = { .tv_nsec = 500000 };
+	int64_t end_ns = tidy_now_ns() + TIMEOUT_NS;
+	struct scache_writer *writer = NULL;
+	struct scache_sweep_report report;
+	uint64_t bytes;
+
+	if (!patient)
+		sweep(0, &report);
+	for (;;) {
+		must_be(scache_acquire(scene.cache, tidy_key, sizeof(tidy_key), &o, NULL, &writer),
+			0);
+		if (writer != NULL || scache_size(scene.reader, &bytes) != 0)
+			break;
+		/* Who was alive a moment ago is not asked for. */
+		must(patient && tidy_now_ns() < end_ns);
+		nanosleep(&pause, NULL);
+	}
+	if (writer == NULL)
+		return;
+	bytes = scache_written(writer);
+	too_late = bytes == 0 && tidy_now_ns() - begun_ns > LATE_NS;
+	if (!too_late && (bytes < op->least || bytes > op->most))
+		tidy_fail("goes on at %llu", (unsigned long long)bytes);
+	tidy_write(writer, scene.victim_version, bytes, op->most);
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+}
+
 /* The survivor's own streams go on to their end. */
 static void end_streams(const struct operation *op)
 {
@@ -253,6 +288,8 @@ static void end_streams(const struct operation *op)
 		must_be(ret, 0);
 		must_be(bytes, STORED_BYTES);
 	} else {
+		if (op->flags & OP_HEIR && !too_late)
+			must_be(ret, 0);
 		if (ret != -EOWNERDEAD && (op->end == NO_END || ret != op->end))
 			tidy_fail("read %llu bytes, then: %s", (unsigned long long)bytes,
 				  scache_strerror(ret));
@@ -313,6 +350,8 @@ void tidy_survive(const struct operation *op)
 
 	if (op->flags & OP_FRESH)
 		scene.cache = tidy_open_cache();
+	if (op->flags & OP_HEIR)
+		go_on(op, patient);
 	if (patient) {
 		end_streams(op);
 		use_key(op);
@@ -345,6 +384,8 @@ pid_t tidy_victim(const struct operation *op, void (*born)(void), void (*armed)(
 	pid_t parent = getpid(), child;
 
 	alarm(HANG_SECONDS);
+	begun_ns = tidy_now_ns();
+	too_late = false;
 	scene.victim_version = ++versions;
 	scene.own_version = ++versions;
 	if (op->prepare != NULL)

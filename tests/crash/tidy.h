@@ -24,6 +24,7 @@
 #define OP_FRESH 1u /* there is no cache before it */
 #define OP_ALONE 2u /* without the victim nobody reads what the survivor writes */
 #define OP_LONG 4u  /* copies too much to be stepped through */
+#define OP_HEIR 8u  /* its entry is resumable: the survivor goes on with it */
 
 #define NO_END 1 /* the operation does not end the entry */
 

@@ -85,7 +85,7 @@ static void its_start(uint32_t flags, uint64_t bytes)
 }
 
 /* A producer dies, two readers of its own beside it. The survivor has read nothing yet. */
-static void see_producer_die(void)
+static void see_die(uint32_t flags, uint64_t bytes)
 {
 	pid_t child;
 
@@ -94,7 +94,7 @@ static void see_producer_die(void)
 	must(child >= 0);
 	if (child == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		its_start(0, 50000);
+		its_start(flags, bytes);
 		for (int i = 0; i < 2; i++)
 			must_be(scache_lookup(its_cache, tidy_key, sizeof(tidy_key), NULL,
 					      &its_reader),
@@ -105,6 +105,30 @@ static void see_producer_die(void)
 	tidy_await_stop(child);
 	tidy_attach(scene.victim_version);
 	tidy_bury(child);
+}
+
+static void see_producer_die(void)
+{
+	see_die(0, 50000);
+}
+
+static void leave_ring(void)
+{
+	see_die(SCACHE_RESUMABLE, 20000);
+}
+
+/* Of three flush units two are in the file, the rest of it is in the ring. */
+static void leave_file_and_ring(void)
+{
+	see_die(SCACHE_RESUMABLE, 98000);
+}
+
+/* Known to be an orphan, so that there is nobody to ask for. */
+static void its_inherit(const struct operation *op)
+{
+	its_cache = tidy_open_cache();
+	must_be(scache_sweep(its_cache, NULL, NULL), 0);
+	tidy_fill(scene.victim_version, op->least, its_data, sizeof(its_data));
 }
 
 static void its_fill(const struct operation *op)
@@ -213,6 +237,20 @@ static void run_finish(void)
 	must_be(scache_finish(its_writer), 0);
 }
 
+static void run_take_over(void)
+{
+	struct scache_acquire_options o = { .size = sizeof(o), .flags = SCACHE_RESUMABLE };
+
+	must_be(scache_acquire(its_cache, tidy_key, sizeof(tidy_key), &o, &its_reader, &its_writer),
+		0);
+	must(its_writer != NULL);
+	/* Of a machine that was busy for half a second there is nothing to inherit. */
+	if (scache_written(its_writer) == 0)
+		return;
+	write_next(1500);
+	run_finish();
+}
+
 static void run_finish_pass(void)
 {
 	write_next(1500);
@@ -283,6 +321,8 @@ const struct operation operations[] = {
 	{ "write, long", OP_LONG, NO_END, 20000, 170000, NULL, its_fill, meet_writer, run_long },
 	{ "reserve, commit", 0, NO_END, 98000, 98700, NULL, its_fill, meet_writer, run_reserve },
 	{ "finish", 0, 0, 100000, 100000, NULL, its_fill, meet_writer, run_finish },
+	{ "take over", OP_HEIR, 0, 20000, 21500, leave_ring, its_inherit, NULL, run_take_over },
+	{ "take over, file", OP_HEIR, 0, 98000, 99500, leave_file_and_ring, its_inherit, NULL, run_take_over },
 	{ "pass-through", 0, 0, 30000, 31500, NULL, its_pass, meet_writer, run_finish_pass },
 	{ "abort", 0, -EREMOTEIO, 100000, 100000, NULL, its_fill, meet_writer, run_abort },
 	{ "writer close", 0, -ECANCELED, 90000, 90000, NULL, its_fill, meet_writer, run_give_up },

@@ -30,8 +30,10 @@ find_bug() {
 	"$bin/explore" --replay="$schedule" >/dev/null
 }
 
+find_bug no_election 'resume+*/orphan'
 find_bug no_recheck '*/sealed'
 find_bug no_second_floor '*+wrap/filling'
+find_bug no_second_hide 'remove+resume/orphan'
 find_bug no_wake 'read+paced/filling'
 find_bug written_first 'read+*/filling'
 "$bin/explore" --seconds=6

@@ -22,7 +22,7 @@
 
 #include "explore.h"
 
-#define PAIRS_MAX 256u
+#define PAIRS_MAX 512u
 #define STATES_MAX (1u << 20) /* a power of two */
 
 struct totals totals;

@@ -51,6 +51,10 @@ enum base {
 	BASE_FILLING,
 	BASE_RINGLESS, /* absent, and no ring is free */
 	BASE_RINGLESS_FILLING,
+	BASE_ORPHAN,          /* resumable, its producer was killed and is reaped */
+	BASE_RINGLESS_ORPHAN, /* in the file alone */
+	BASE_LARGE_ORPHAN,    /* more than the ring holds */
+	BASE_FADING_ORPHAN,   /* a tick, and nobody may go on with it */
 	BASES
 };
 
@@ -66,7 +70,13 @@ static inline bool base_is_filling(enum base base)
 
 static inline bool base_is_ringless(enum base base)
 {
-	return base == BASE_RINGLESS || base == BASE_RINGLESS_FILLING;
+	return base == BASE_RINGLESS || base == BASE_RINGLESS_FILLING ||
+	       base == BASE_RINGLESS_ORPHAN;
+}
+
+static inline bool base_is_orphan(enum base base)
+{
+	return base >= BASE_ORPHAN && base <= BASE_FADING_ORPHAN;
 }
 
 /* flags of an operation */
@@ -74,6 +84,7 @@ static inline bool base_is_ringless(enum base base)
 #define NEEDS_READER 2u    /* begins with a reader attached */
 #define TAKES_AWAY 4u      /* what can be found may be gone because of it */
 #define WITH_OWN_READER 8u /* a writer that also reads */
+#define TAKES_OVER 16u     /* goes on with what a dead producer has begun */
 
 struct operation {
 	const char *name;
@@ -95,7 +106,7 @@ struct process {
 	const char *label; /* the STEP it came by last */
 	uint64_t position; /* read so far, and how the last call ended */
 	int result, read_result;
-	uint32_t elections;
+	uint32_t elections, takeovers;
 	/* What the kernel would take back: descriptors and memory. */
 	int fds[HOLDS_MAX];
 	void *memory[HOLDS_MAX];

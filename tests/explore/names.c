@@ -8,22 +8,34 @@
 
 #include "explore.h"
 
-static const char *const base_names[BASES] = { "absent",  "sealed",   "dead",
-					       "filling", "ringless", "ringless-filling" };
+static const char *const base_names[BASES] = {
+	"absent", "sealed",          "dead",         "filling",      "ringless", "ringless-filling",
+	"orphan", "ringless-orphan", "large-orphan", "fading-orphan"
+};
 
 bool scenario_is_possible(const struct scenario *scenario)
 {
-	unsigned writers = 0, readers = 0;
+	unsigned writers = 0, readers = 0, heirs = 0;
+	bool resumable = false;
 
 	for (unsigned i = 0; i < scenario->count; i++) {
 		const struct operation *op = scenario->ops[i];
 
 		writers += (op->flags & NEEDS_WRITER) != 0;
 		readers += (op->flags & NEEDS_READER) != 0;
+		heirs += (op->flags & TAKES_OVER) != 0;
+		resumable |= op->flags & NEEDS_WRITER && op->acquire_flags & SCACHE_RESUMABLE;
 		/* It is a bypass, and that is no scenario. */
 		if (base_is_ringless(scenario->base) && op->acquire_flags & SCACHE_PASS_THROUGH)
 			return false;
 	}
+	/* Nobody to take over from, and it would be a look-up or a reader as any other. */
+	if (heirs > 0 && !resumable && !base_is_orphan(scenario->base) &&
+	    !base_is_absent(scenario->base))
+		return false;
+	/* Without an heir all that happens is half a second. */
+	if (heirs == 0 && base_is_orphan(scenario->base))
+		return false;
 	return writers == base_is_filling(scenario->base) &&
 	       (readers == 0 || !base_is_absent(scenario->base));
 }

@@ -11,12 +11,16 @@
 #include <string.h>
 
 #include "explore.h"
+#include "index/repair.h"
 
 #define SMALL_BYTES 304u
 #define LARGE_BYTES (80u << 10) /* of a ring of 64 KiB */
 #define PIECE_BYTES (20u << 10)
 #define ABORT_CODE (-EDOM)
+#define ORPHAN_BYTES (70u << 10)  /* of LARGE_BYTES; the ring is full and more */
 #define DEAD_AGE_NS 2000000000ull /* nobody believes a stamp as old as this */
+#define ORPHAN_UNIT_NS (1ull << 25)
+#define FADING_NS (20 * 1000000ull) /* less than a tick */
 
 static uint64_t next_production = 1, first_production;
 static const struct scenario *current;
@@ -28,14 +32,24 @@ static uint64_t word_of(uint64_t production, uint64_t i)
 	return (i + 1) * 0x9e3779b97f4a7c15ull + production;
 }
 
-static void make_blob(struct process *me, uint32_t bytes)
+static void fill_blob(struct process *me, uint64_t production, uint64_t bytes)
 {
-	uint64_t *sent = (uint64_t *)(void *)me->sent, production = next_production++;
+	uint64_t *sent = (uint64_t *)(void *)me->sent;
 
-	for (uint32_t i = 2; i < bytes / 8; i++)
+	for (uint64_t i = 2; i < bytes / 8; i++)
 		sent[i] = word_of(production, i);
 	sent[0] = production;
 	sent[1] = bytes;
+}
+
+static void make_blob(struct process *me, uint32_t bytes)
+{
+	fill_blob(me, next_production++, bytes);
+}
+
+static bool is_known(uint64_t production)
+{
+	return production >= first_production && production < next_production;
 }
 
 static void check_bytes(const struct process *me)
@@ -44,7 +58,7 @@ static void check_bytes(const struct process *me)
 
 	if (me->position == 0)
 		return;
-	if (me->position < 16 || got[0] < first_production || got[0] >= next_production) {
+	if (me->position < 16 || !is_known(got[0])) {
 		finding("process %u read a blob that nobody has written", me->number);
 		return;
 	}
@@ -68,6 +82,19 @@ static bool has_operation(uint32_t flags, void (*run)(struct process *me))
 }
 
 static void run_abort(struct process *me);
+static void run_remove(struct process *me);
+static void run_stream(struct process *me);
+
+/* Without a successor; and whoever can be that has no excuse. */
+static bool may_see_death(const struct process *me)
+{
+	if (current->base == BASE_DEAD || current->base == BASE_FADING_ORPHAN)
+		return true;
+	if (me->op->run == run_stream)
+		return false;
+	/* What was removed is found by nobody who comes. */
+	return now.deaths > 0 || (base_is_orphan(current->base) && has_operation(0, run_remove));
+}
 
 static void check_end(const struct process *me)
 {
@@ -75,7 +102,7 @@ static void check_end(const struct process *me)
 	case 0:
 		return;
 	case -EOWNERDEAD:
-		if (now.deaths > 0 || current->base == BASE_DEAD)
+		if (may_see_death(me))
 			return;
 		break;
 	case ABORT_CODE:
@@ -120,7 +147,8 @@ static void read_to_end(struct process *me)
 /* True if all @bytes are written. */
 static bool write_blob(struct process *me, uint32_t bytes)
 {
-	uint32_t piece = bytes > PIECE_BYTES ? PIECE_BYTES : bytes / 16 * 8, at = 0;
+	uint32_t piece = bytes > PIECE_BYTES ? PIECE_BYTES : bytes / 16 * 8;
+	uint32_t at = (uint32_t)scache_written(me->writer);
 
 	while (at < bytes) {
 		uint32_t part = bytes - at < piece ? bytes - at : piece;
@@ -149,11 +177,30 @@ static void close_writer(struct process *me)
 		finding("process %u cannot close its writer", me->number);
 }
 
+/* What is published says which blob it is. Its length, or 0. */
+static uint32_t continue_blob(struct process *me)
+{
+	uint64_t begun[2] = { 0 };
+	ssize_t done = scache_pread(me->reader, begun, sizeof(begun), 0, 0);
+
+	if (done != sizeof(begun) || !is_known(begun[0]) || begun[1] > BLOB_MAX ||
+	    scache_written(me->writer) > begun[1]) {
+		finding("process %u goes on with a blob that nobody has begun", me->number);
+		return 0;
+	}
+	fill_blob(me, begun[0], begun[1]);
+	return (uint32_t)begun[1];
+}
+
 static void produce(struct process *me, uint32_t bytes)
 {
 	int wanted = me->op->acquire_flags & SCACHE_PASS_THROUGH ? SCACHE_NOT_KEPT : 0;
 
-	make_blob(me, bytes);
+	me->takeovers += me->writer->taken_over;
+	if (scache_written(me->writer) > 0)
+		bytes = continue_blob(me);
+	else
+		make_blob(me, bytes);
 	if (write_blob(me, bytes)) {
 		me->result = scache_finish(me->writer);
 		if (me->result != wanted)
@@ -190,20 +237,31 @@ static void run_acquire(struct process *me)
 	read_to_end(me);
 }
 
+/* Is there a time at which the key has no entry, but for what @me does? */
+static bool may_be_absent(const struct process *me)
+{
+	for (unsigned i = 0; i < current->count; i++)
+		if (&seats[i] != me && current->ops[i]->flags & TAKES_AWAY)
+			return true;
+	if (current->base == BASE_SEALED)
+		return false;
+	return !base_is_orphan(current->base) || current->base == BASE_FADING_ORPHAN ||
+	       now.deaths > 0;
+}
+
 static void run_lookup(struct process *me)
 {
 	me->result = scache_lookup(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES, NULL, &me->reader);
 	if (me->result == 0)
 		read_to_end(me);
-	else if (me->result != -ENOENT ||
-		 (current->base == BASE_SEALED && !has_operation(TAKES_AWAY, NULL)))
+	else if (me->result != -ENOENT || !may_be_absent(me))
 		finding("process %u: lookup returns %s", me->number, strerrorname_np(-me->result));
 }
 
 static void run_remove(struct process *me)
 {
 	me->result = scache_remove(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES);
-	if (me->result != 0 && me->result != -ENOENT)
+	if (me->result != 0 && (me->result != -ENOENT || !may_be_absent(me)))
 		finding("process %u: remove returns %s", me->number, strerrorname_np(-me->result));
 }
 
@@ -237,6 +295,50 @@ static void run_abort(struct process *me)
 	close_writer(me);
 }
 
+/*
+ * A stream of scache_fetch() that waits beside its producer, but for the thread: the
+ * callback is run to its end by the reader that has taken over.
+ */
+static int take_over(struct reader_origin *origin, struct store *store, struct entry_name name,
+		     uint64_t state)
+{
+	struct process *me = running;
+	int ret = writer_take_over(store, name, state, &me->writer);
+
+	(void)origin;
+	if (ret < 0)
+		return ret;
+	me->elections++;
+	me->writer->open_streams = &me->cache->job_streams;
+	atomic_fetch_add(me->writer->open_streams, 1);
+	store_get(store);
+	produce(me, SMALL_BYTES);
+	return 0;
+}
+
+static int retake(struct reader_origin *origin, bool privately, struct scache_reader **ret_reader)
+{
+	(void)origin;
+	(void)privately;
+	(void)ret_reader;
+	return -ENOTSUP;
+}
+
+static void put_origin(struct reader_origin *origin)
+{
+	(void)origin;
+}
+
+static void run_stream(struct process *me)
+{
+	static struct reader_origin origin = { .retake = retake,
+					       .take_over = take_over,
+					       .put = put_origin };
+
+	me->reader->origin = &origin;
+	read_to_end(me);
+}
+
 /* Somebody else holds the reader's place, and now it leaves. */
 static void run_close(struct process *me)
 {
@@ -258,6 +360,10 @@ const struct operation operations[] = {
 	{ "wrap", run_write, NEEDS_WRITER, SCACHE_RUN_TO_END, SCACHE_UNLIMITED, LARGE_BYTES },
 	{ "pass", run_write, NEEDS_WRITER, SCACHE_RUN_TO_END | SCACHE_PASS_THROUGH, 0,
 	  LARGE_BYTES },
+	{ "resumable", run_write, NEEDS_WRITER, SCACHE_RESUMABLE | SCACHE_RUN_TO_END, 0,
+	  SMALL_BYTES },
+	{ "resume", run_acquire, TAKES_OVER, SCACHE_RESUMABLE, 0, SMALL_BYTES },
+	{ "stream", run_stream, NEEDS_READER | TAKES_OVER, 0, 0, 0 },
 };
 const unsigned operation_count = sizeof(operations) / sizeof(operations[0]);
 
@@ -270,7 +376,7 @@ static void begin_process(struct process *p, const struct operation *op)
 	p->label = NULL;
 	p->position = 0;
 	p->result = p->read_result = 0;
-	p->elections = 0;
+	p->elections = p->takeovers = 0;
 	p->reader = NULL;
 	p->writer = NULL;
 }
@@ -323,17 +429,59 @@ static void attach_readers(const struct scenario *scenario)
 	on_behalf = NULL;
 }
 
-void operations_begin(const struct scenario *scenario)
+/* What the victim dies in. */
+static const struct operation dead_ones[BASES] = {
+	[BASE_DEAD] = { .bytes = SMALL_BYTES },
+	[BASE_ORPHAN] = { .acquire_flags = SCACHE_RESUMABLE, .bytes = SMALL_BYTES },
+	[BASE_RINGLESS_ORPHAN] = { .acquire_flags = SCACHE_RESUMABLE, .bytes = SMALL_BYTES },
+	[BASE_LARGE_ORPHAN] = { .acquire_flags = SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+				.window_bytes = SCACHE_UNLIMITED,
+				.bytes = LARGE_BYTES },
+	[BASE_FADING_ORPHAN] = { .acquire_flags = SCACHE_RESUMABLE, .bytes = SMALL_BYTES },
+};
+
+static void begin_victim(enum base base)
+{
+	struct process *victim = &seats[VICTIM];
+	uint32_t bytes = dead_ones[base].bytes;
+
+	begin_process(victim, &dead_ones[base]);
+	if (bytes == 0)
+		return;
+	on_behalf = victim;
+	make_blob(victim, bytes);
+	bytes = bytes == LARGE_BYTES ? ORPHAN_BYTES : bytes / 2;
+	if (acquire(victim, true) != 0 ||
+	    scache_write(victim->writer, victim->sent, bytes, 0) != (ssize_t)bytes)
+		finding("before it begins: no victim");
+	on_behalf = NULL;
+}
+
+static void kill_victim(enum base base)
 {
 	struct process *victim = &seats[VICTIM];
 
+	if (dead_ones[base].bytes == 0)
+		return;
+	world_kill(victim);
+	if (base == BASE_DEAD)
+		virtual_ns += DEAD_AGE_NS;
+	if (base_is_orphan(base) &&
+	    repair_reap(&seats[WARDEN].cache->seat->peer, victim->cache->seat->peer.slot) == 0)
+		finding("before it begins: no orphan");
+	if (base == BASE_FADING_ORPHAN)
+		virtual_ns = (virtual_ns / ORPHAN_UNIT_NS + ORPHAN_PATIENCE + 1) * ORPHAN_UNIT_NS -
+			     FADING_NS;
+}
+
+void operations_begin(const struct scenario *scenario)
+{
 	current = scenario;
 	first_production = next_production;
 	for (unsigned i = 0; i < scenario->count; i++)
 		begin_process(&seats[i], scenario->ops[i]);
 	for (unsigned i = scenario->count; i < PROCESSES_MAX; i++)
 		seats[i].op = NULL;
-	begin_process(victim, &operations[0]);
 	if (base_is_ringless(scenario->base))
 		hide_rings();
 	if (scenario->base == BASE_SEALED)
@@ -344,16 +492,7 @@ void operations_begin(const struct scenario *scenario)
 		    acquire(&seats[i], seats[i].op->flags & WITH_OWN_READER) != 0)
 			finding("before it begins: no writer");
 	}
-	if (scenario->base == BASE_DEAD) {
-		on_behalf = victim;
-		make_blob(victim, SMALL_BYTES);
-		if (acquire(victim, true) != 0 ||
-		    scache_write(victim->writer, victim->sent, SMALL_BYTES / 2, 0) < 0)
-			finding("before it begins: no victim");
-	}
+	begin_victim(scenario->base);
 	attach_readers(scenario);
-	if (scenario->base == BASE_DEAD) {
-		world_kill(victim);
-		virtual_ns += DEAD_AGE_NS;
-	}
+	kill_victim(scenario->base);
 }

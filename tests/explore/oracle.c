@@ -45,6 +45,7 @@ static uint64_t hash_state(const struct scenario *scenario)
 		hash = mix(hash, (uint64_t)p->read_result);
 		hash = mix(hash, p->position);
 		hash = mix(hash, p->elections);
+		hash = mix(hash, p->takeovers);
 	}
 	for (uint32_t i = 0; i < segment->geometry.entries; i++) {
 		uint64_t word = shm_load(&segment->states[i]);
@@ -75,11 +76,16 @@ static void check_unique(void)
 		finding("%u entries of the key can be found", found);
 }
 
-/* Elected twice without a reason? */
+/* Elected twice without a reason? Each death, and no other, has one heir. */
 static void check_elections(const struct scenario *scenario)
 {
-	uint32_t elections = 0;
+	uint32_t elections = 0, takeovers = 0;
 
+	for (unsigned i = 0; i < scenario->count; i++)
+		takeovers += seats[i].takeovers;
+	if (takeovers > now.deaths + base_is_orphan(scenario->base))
+		finding("%u processes take over from %u dead", takeovers,
+			now.deaths + base_is_orphan(scenario->base));
 	for (unsigned i = 0; i < scenario->count; i++) {
 		elections += seats[i].elections;
 		if (scenario->ops[i]->flags & (TAKES_AWAY | NEEDS_WRITER))

@@ -6,13 +6,14 @@
  * scheduler with probabilistic guarantees of finding bugs, 2010): random
  * priorities, the highest one runs; at three random points whoever runs falls
  * to the bottom. One that sleeps falls below that. Half of the schedules have a
- * death, at a random point.
+ * death, at a random point, and a quarter two: of an heir, too.
  */
 #include "explore.h"
 
 #include <string.h>
 
 #define CHANGES 3u
+#define DEATHS 2u
 #define SCHEDULES_EACH 50 /* of one choice of operations */
 
 struct pct {
@@ -20,7 +21,7 @@ struct pct {
 	int64_t priority[PROCESSES_MAX];
 	int64_t lowest;
 	uint32_t change[CHANGES];
-	uint32_t death; /* UINT32_MAX: none */
+	uint32_t death[DEATHS]; /* UINT32_MAX: none */
 };
 
 static int highest(const struct pct *pct, unsigned runnable)
@@ -40,8 +41,9 @@ static int choose(struct chooser *chooser, uint32_t point, enum point_kind kind,
 	struct pct *pct = (struct pct *)chooser;
 	int best;
 
-	if (point == pct->death && kind != POINT_END)
-		return DIES;
+	for (unsigned i = 0; i < DEATHS; i++)
+		if (point == pct->death[i] && kind != POINT_END)
+			return DIES;
 	for (unsigned i = 0; i < CHANGES; i++)
 		if (point == pct->change[i])
 			pct->priority[me] = --pct->lowest;
@@ -53,13 +55,14 @@ static int choose(struct chooser *chooser, uint32_t point, enum point_kind kind,
 
 static void draw(struct pct *pct, unsigned count, uint32_t points)
 {
-	*pct = (struct pct){ .chooser = { choose }, .death = UINT32_MAX };
+	*pct = (struct pct){ .chooser = { choose } };
 	for (unsigned i = 0; i < count; i++)
 		pct->priority[i] = (int64_t)random_below(1u << 30) + 1;
 	for (unsigned i = 0; i < CHANGES; i++)
 		pct->change[i] = points == 0 ? UINT32_MAX : (uint32_t)random_below(points);
-	if (points > 0 && random_below(2) == 0)
-		pct->death = (uint32_t)random_below(points);
+	for (unsigned i = 0; i < DEATHS; i++)
+		pct->death[i] = points > 0 && random_below(2) == 0 ? (uint32_t)random_below(points)
+								   : UINT32_MAX;
 }
 
 static bool draw_scenario(struct scenario *scenario)

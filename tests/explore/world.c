@@ -27,6 +27,7 @@
 #include "store/sweep.h"
 
 #define TIDY_PASSES 4
+#define PATIENCE_NS 1000000000ull /* more than an orphan is waited for */
 
 static char root[256];
 char world_fan_out[BLOB_PATH_BYTES];
@@ -235,6 +236,7 @@ bool world_sweep(bool thorough)
 			wrap_reclaim(&seats[i]);
 	}
 	scache_remove(cache, EXPLORED_KEY, EXPLORED_KEY_BYTES);
+	virtual_ns += PATIENCE_NS;
 	for (int i = 0; i < TIDY_PASSES && !all_free(segment); i++) {
 		shm_store(&segment->header->next_sweep_ns, 0);
 		sweep_slice(&cache->seat->store);
