@@ -70,6 +70,7 @@ static void survey_readers(struct scache_writer *writer, struct cursor_survey *s
 	uint64_t nobody = writer->run_to_end ? writer->written : 0, pace;
 
 	cursor_survey(writer->store->segment, writer->name, survey);
+	writer->readers = survey->count;
 	if (survey->count == 0)
 		survey->slowest = survey->fastest = nobody;
 	pace = writer->pace_slowest ? survey->slowest : survey->fastest;

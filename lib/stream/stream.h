@@ -5,7 +5,8 @@
  * The ring is the live path, the file the history path: a writer copies into
  * the ring and publishes, and empties the ring to the file in large writes; a
  * reader near the head copies from the ring without a system call, one that
- * has fallen behind reads the file.
+ * has fallen behind reads the file. Large writes before few readers, none of whom
+ * sleeps, pass the ring.
  *
  *	0 ........ floor ........ flushed ........ written
  *	|-- file --|--- file and ring --|-- ring ---|
@@ -106,7 +107,8 @@ struct scache_writer {
 	unsigned char *ring; /* NULL: none */
 	uint64_t ring_bytes, slice_bytes, flush_bytes;
 	uint64_t written, flushed; /* as published; we are their only writer */
-	uint64_t pace, slowest;	   /* as of the last survey */
+	uint64_t pace, slowest;	   /* as of the last survey, */
+	uint32_t readers;	   /* and how many there were */
 	uint64_t window_bytes;
 	uint64_t checked_at; /* bytes written when dead readers were last looked for */
 	uint64_t bytes_counted;

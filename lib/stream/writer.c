@@ -19,7 +19,10 @@
 #include "stream/stream.h"
 
 #define SLICE_BYTES_MAX (256u << 10) /* published at once; readers start on it */
-#define FLUSH_BYTES_MAX (1u << 20)   /* written to the file at once */
+#define FLUSH_BYTES_MAX (256u << 10) /* out of the ring to the file, while they are in the cache */
+#define PASS_BYTES_MAX (1u << 20)    /* past the ring to the file at once */
+#define PASSING_BYTES (64u << 10)    /* a write as large as this may pass the ring */
+#define FEW_READERS 2		     /* with more of them it must be larger */
 #define CHECK_BYTES (16u << 20)	     /* how often readers that were killed are looked for */
 
 int writer_open(struct store *store, struct entry_name name, int fd,
@@ -149,22 +152,43 @@ static unsigned char *open_ring(struct scache_writer *writer, uint64_t *bytes)
 	return writer->ring + offset;
 }
 
-/* No ring was to be had: each write goes to the file. 0 < bytes taken or -errno. */
+/* Past the ring, if there is one, into the file. 0 < bytes taken or -errno. */
 static int64_t put_in_file(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
 {
 	UNCANCELLED;
 	int ret;
 
-	bytes = min_u64(bytes, FLUSH_BYTES_MAX);
+	bytes = min_u64(bytes, PASS_BYTES_MAX);
 	ret = blob_write(writer->fd, data, bytes, writer->written);
 	if (ret < 0)
-		return writer_fail(writer, ret);
-	/* STEP file-appended: in the file, not flushed, no ring. Die here: bytes nobody counts. */
+		return ret;
+	/* STEP file-appended: in the file, not flushed. Die here: bytes nobody counts. */
 	STEP("file-appended");
 	writer->flushed += bytes;
+	/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 	shm_store_release(&writer->entry->flushed, writer->flushed);
+	if (writer->ring != NULL) {
+		shm_store_release(&writer->entry->floor, writer->flushed);
+		/* STEP ring-passed: the ring has no bytes. Die here: readers use the file. */
+		STEP("ring-passed");
+	}
 	publish(writer, bytes);
 	return (int64_t)bytes;
+}
+
+/*
+ * A copy into the ring saves each reader a system call, and costs a large write a
+ * quarter of its time. But who sleeps for it has it sooner from there.
+ */
+static bool passes_ring(struct scache_writer *writer, uint64_t bytes)
+{
+	uint64_t enough = writer->readers > FEW_READERS ? PASS_BYTES_MAX : PASSING_BYTES;
+
+	if (bytes < enough || writer->ring_only ||
+	    shm_load_relaxed(&writer->entry->readers_event) & 1u)
+		return false;
+	writer_flush(writer, true);
+	return !writer->ring_only;
 }
 
 /* How many bytes may be written now: 0 = none, -errno for good. */
@@ -192,8 +216,16 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 	if (allowed <= 0)
 		return allowed;
 	bytes = (uint64_t)allowed;
-	if (writer->ring == NULL)
-		return put_in_file(writer, data, bytes);
+	if (writer->ring == NULL) {
+		allowed = put_in_file(writer, data, bytes);
+		return allowed < 0 ? writer_fail(writer, (int)allowed) : allowed;
+	}
+	if (passes_ring(writer, bytes)) {
+		allowed = put_in_file(writer, data, bytes);
+		if (allowed > 0)
+			return allowed;
+		writer_go_without_file(writer);
+	}
 	at = open_ring(writer, &bytes);
 	ring_copy_in(at, data, bytes);
 	publish(writer, bytes);
@@ -327,7 +359,7 @@ static int64_t commit_bounced(struct scache_writer *writer, uint64_t bytes)
 		if (writer->ring == NULL) {
 			ret = put_in_file(writer, writer->bounce + done, part);
 			if (ret < 0)
-				return ret;
+				return writer_fail(writer, (int)ret);
 		} else {
 			unsigned char *at = open_ring(writer, &part);
 

@@ -349,6 +349,7 @@ const struct op ops[] = {
 	{ .name = "pass through", .run = run_pass },
 	{ .name = "window", .run = run_window },
 	{ .name = "no ring", .run = run_produce, .mate = mate_rings },
+	{ .name = "large write", .run = run_large },
 	{ .name = "no file", .run = run_no_file },
 	{ .name = "fail", .run = run_fail },
 	{ .name = "fail at length", .run = run_fail_at_length },

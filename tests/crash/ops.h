@@ -28,6 +28,7 @@ void run_fail_at_length(void);
 void run_fetch(void);
 void run_in_place(void);
 void run_lose(void);
+void run_large(void);
 void run_no_file(void);
 void run_pass(void);
 void run_produce(void);

@@ -114,6 +114,24 @@ void run_refresh(void)
 	end_both(cache, writer, reader);
 }
 
+/* In one write, most of which passes the ring as nobody sleeps for it. */
+void run_large(void)
+{
+	static unsigned char data[BLOB_BYTES];
+	struct scache *cache = open_cache();
+	struct scache_writer *writer;
+
+	pattern_fill(KEY_SEED, 0, data, sizeof(data));
+	arm();
+	must_be(acquire(cache, KEY, SCACHE_RUN_TO_END, SCACHE_UNLIMITED, NULL, &writer), 0);
+	must(writer != NULL);
+	must_be(scache_write(writer, data, sizeof(data), PATIENCE_NS), sizeof(data));
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+	disarm();
+	scache_close(cache);
+}
+
 /* A file that cannot grow: on without it. */
 void run_no_file(void)
 {

@@ -244,7 +244,7 @@ END_TEST
 START_TEST(a_live_run_with_the_default_ring_is_served_from_it)
 {
 	/* What is in the ring at the end is read from the file: less than 1 % of this. */
-	struct plan plan = { 0, 300000000, 0, 100000, 131072 };
+	struct plan plan = { 0, 300000000, 0, 60000, 131072 };
 	struct scache_stats stats;
 
 	scratch_options.rings = 1;
@@ -253,6 +253,20 @@ START_TEST(a_live_run_with_the_default_ring_is_served_from_it)
 	stats = run_live(&plan);
 	must_be(stats.ring_bytes, 2 << 20);
 	ck_assert_uint_ge(stats.bytes_from_ring, plan.bytes / 100 * 99);
+}
+END_TEST
+
+/* Of large writes only those that somebody slept for are in it. */
+START_TEST(large_writes_pass_the_ring)
+{
+	struct plan plan = { 0, 300000000, 0, 100000, 131072 };
+	struct scache_stats stats;
+
+	scratch_options.rings = 1;
+	scratch_options.ring_bytes = 0;
+	scratch_options.window_bytes = 0;
+	stats = run_live(&plan);
+	ck_assert_uint_ge(stats.bytes_from_file, plan.bytes / 10);
 }
 END_TEST
 
@@ -394,6 +408,7 @@ int main(void)
 		a_reader_that_joins_at_half_gets_byte_0_to_the_end_live,
 		a_live_run_is_served_from_the_ring,
 		a_live_run_with_the_default_ring_is_served_from_it,
+		large_writes_pass_the_ring,
 		a_reader_slower_than_the_ring_falls_back_to_the_file,
 		reads_and_writes_of_odd_sizes_meet,
 		a_blob_may_be_empty,
