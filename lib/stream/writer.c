@@ -178,13 +178,14 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 
 /*
  * A copy into the ring saves each reader a system call, and costs a large write a
- * quarter of its time. But who sleeps for it has it sooner from there.
+ * quarter of its time. But who sleeps for it has it sooner from there, and so has
+ * who joins while the first byte still is.
  */
 static bool passes_ring(struct scache_writer *writer, uint64_t bytes)
 {
 	uint64_t enough = writer->readers > FEW_READERS ? PASS_BYTES_MAX : PASSING_BYTES;
 
-	if (bytes < enough || writer->ring_only ||
+	if (bytes < enough || writer->ring_only || writer->written < writer->ring_bytes ||
 	    shm_load_relaxed(&writer->entry->readers_event) & 1u)
 		return false;
 	writer_flush(writer, true);
