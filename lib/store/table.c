@@ -203,10 +203,7 @@ static bool has_ended(const struct store *store, const struct open_blob *blob)
 	       blob->name.gen;
 }
 
-/*
- * The n-th item from the hand on, if it is idle; @wants_file: and has a descriptor.
- * Others may come to use it at any time: get_if_used() will tell.
- */
+/* The n-th item from the hand on, if it is idle now; @wants_file: and has a descriptor. */
 static struct open_blob *idle_item(const struct table *table, uint32_t n, bool wants_file)
 {
 	struct open_blob *blob = table->places[(table->hand + n) % table->items];
@@ -485,6 +482,9 @@ static void empty(struct table *table, bool bury)
 void table_destroy(struct table *table)
 {
 	empty(table, true);
+	/* As in condemn(); only of a retired segment, and memory is all it costs. */
+	if (rcu_read_ongoing())
+		return;
 	synchronize_rcu();
 	free_condemned(table->condemned);
 	cds_lfht_destroy(table->hash, NULL);
