@@ -241,10 +241,9 @@ START_TEST(a_live_run_is_served_from_the_ring)
 }
 END_TEST
 
-START_TEST(a_live_run_with_the_default_ring_is_served_from_it)
+/* In a cache with the options that a user gets who asks for nothing. */
+static struct scache_stats run_default(struct plan plan)
 {
-	/* What is in the ring at the end is read from the file: less than 1 % of this. */
-	struct plan plan = { 0, 300000000, 0, 60000, 131072 };
 	struct scache_stats stats;
 
 	scratch_options.rings = 1;
@@ -252,21 +251,24 @@ START_TEST(a_live_run_with_the_default_ring_is_served_from_it)
 	scratch_options.window_bytes = 0;
 	stats = run_live(&plan);
 	must_be(stats.ring_bytes, 2 << 20);
-	ck_assert_uint_ge(stats.bytes_from_ring, plan.bytes / 100 * 99);
+	return stats;
+}
+
+START_TEST(a_live_run_with_the_default_ring_is_served_from_it)
+{
+	/* What is in the ring at the end is read from the file: less than 1 % of this. */
+	struct scache_stats stats = run_default((struct plan){ 0, 300000000, 0, 60000, 131072 });
+
+	ck_assert_uint_ge(stats.bytes_from_ring, 297000000);
 }
 END_TEST
 
 /* Of large writes only those that somebody slept for are in it. */
 START_TEST(large_writes_pass_the_ring)
 {
-	struct plan plan = { 0, 300000000, 0, 100000, 131072 };
-	struct scache_stats stats;
+	struct scache_stats stats = run_default((struct plan){ 0, 300000000, 0, 100000, 131072 });
 
-	scratch_options.rings = 1;
-	scratch_options.ring_bytes = 0;
-	scratch_options.window_bytes = 0;
-	stats = run_live(&plan);
-	ck_assert_uint_ge(stats.bytes_from_file, plan.bytes / 10);
+	ck_assert_uint_ge(stats.bytes_from_file, 30000000);
 }
 END_TEST
 
