@@ -8,6 +8,7 @@
 #include <ftw.h>
 #include <json-c/json.h>
 #include <limits.h>
+#include <signal.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
@@ -28,7 +29,10 @@ static struct {
 	const char *json, *only;
 	char dir[PATH_MAX];
 	bool failed;
+	pid_t owner;
 } setup;
+
+static void clean_up(void);
 
 /* ------------------------------------------------------------------ command line */
 
@@ -100,6 +104,10 @@ void bench_begin(int argc, char **argv, const char *usage,
 		 parent != NULL ? parent : "/tmp");
 	expect(mkdtemp(setup.dir) != NULL, setup.dir);
 	bench.dir = setup.dir;
+	setup.owner = getpid();
+	atexit(clean_up);
+	/* A reader of our output that leaves early is no reason to leave all this behind. */
+	signal(SIGPIPE, SIG_IGN);
 	spread_over_disk();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 }
@@ -125,10 +133,19 @@ static void destroy_caches(void)
 		closedir(dir);
 }
 
-int bench_end(void)
+/* At exit, whatever the reason; not of a child that has failed. */
+static void clean_up(void)
 {
+	if (getpid() != setup.owner || setup.dir[0] == '\0')
+		return;
 	destroy_caches();
 	nftw(setup.dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	setup.dir[0] = '\0';
+}
+
+int bench_end(void)
+{
+	clean_up();
 	return setup.failed;
 }
 

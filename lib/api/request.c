@@ -60,6 +60,8 @@ static void note_attach(struct request *rq, uint64_t state)
 /* A finished entry that does not serve us: out of the way of a new one. */
 static void drop_stale(const struct request *rq, struct entry_name name)
 {
+	UNCANCELLED;
+
 	if (!rq->create || !entry_hide(rq->store->segment, name, ENTRY_SEALED))
 		return;
 	peer_count(rq->store->peer, STAT_EXPIRED, 1);
@@ -69,6 +71,7 @@ static void drop_stale(const struct request *rq, struct entry_name name)
 /* The file behind an entry is gone: so is the entry, whatever state it is in. */
 static void drop_broken(const struct request *rq, struct entry_name name, uint32_t cell)
 {
+	UNCANCELLED;
 	struct store *store = rq->store;
 
 	entry_hide_any(store->segment, name);
@@ -441,25 +444,29 @@ int request_serve(struct request *rq)
 	return round == ROUND_MISS ? -ENOENT : SCACHE_BYPASS;
 }
 
-int request_done(struct request *rq, int ret)
+static void tell(const struct request *rq, int ret)
 {
-	struct scache *cache = rq->cache;
+	UNCANCELLED;
 	struct scache_trace trace = {
 		.size = sizeof(trace),
 		.key = rq->key.key,
 		.key_bytes = rq->key.key_bytes,
 		.outcome = rq->outcome,
 		.error = ret < 0 ? ret : 0,
+		.took_ns = clock_shared_ns() - rq->started_ns,
 	};
 
+	rq->cache->trace(rq->cache->trace_arg, &trace);
+}
+
+int request_done(struct request *rq, int ret)
+{
 	if (rq->seat != NULL && (rq->outcome == SCACHE_CREATED || rq->outcome == SCACHE_MISSED))
 		peer_count(rq->store->peer, STAT_MISSES, 1);
 	if (rq->seat != NULL && rq->outcome == SCACHE_BYPASSED)
 		peer_count(rq->store->peer, STAT_BYPASSES, 1);
 	leave_seat(rq);
-	if (cache->trace != NULL) {
-		trace.took_ns = clock_shared_ns() - rq->started_ns;
-		cache->trace(cache->trace_arg, &trace);
-	}
+	if (unlikely(rq->cache->trace != NULL))
+		tell(rq, ret);
 	return ret;
 }

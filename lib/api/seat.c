@@ -242,6 +242,7 @@ static bool serves_no_more(const struct seat *seat)
 static int move_on(struct scache *cache, const struct seat *from)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	UNCANCELLED;
 	struct seat *seat, *before;
 	int ret = 0;
 

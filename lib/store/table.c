@@ -77,6 +77,7 @@ int table_init(struct table *table)
 
 static void let_go(struct open_blob *blob)
 {
+	UNCANCELLED;
 	unsigned char *view = atomic_load(&blob->view);
 
 	if (view != NULL)
@@ -325,6 +326,7 @@ static int fill_copy(struct open_blob *blob, uint64_t bytes)
 static int make(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
 		struct open_blob **ret_blob)
 {
+	UNCANCELLED;
 	bool is_copy = bytes <= TABLE_COPY_BYTES_MAX;
 	struct open_blob *blob = malloc(sizeof(*blob) + (is_copy ? bytes + 1 : 0));
 	int ret = 0;
