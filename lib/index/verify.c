@@ -104,8 +104,9 @@ static bool check_progress(struct report *report, uint32_t idx, char *text, size
 		return false;
 	if (word != shm_load(entry_state_word(report->segment, idx)))
 		return false;
-	/* Without a ring a byte is stored a moment before it is published. */
-	if (flushed > written && (floor != UINT64_MAX || state_of(word) == ENTRY_SEALED))
+	/* What passes the ring is stored a moment before it is published. */
+	if (flushed > written &&
+	    (flushed - written > ENTRY_PASS_BYTES_MAX || state_of(word) == ENTRY_SEALED))
 		return say(text, bytes, "I6: entry %u has flushed %llu of %llu bytes", idx,
 			   (unsigned long long)flushed, (unsigned long long)written);
 	if (state_of(word) == ENTRY_FILLING && whole_file && floor != UINT64_MAX &&

@@ -9,9 +9,9 @@
  *      chain holds two findable entries of one key.
  *  I5  chains end, stay in range, name the present life of each entry, and
  *      hold no FREE, CLAIMED or SWEEPING one.
- *  I6  flushed <= written while there is a ring, and when SEALED; with a file,
- *      floor <= flushed while FILLING, and a SEALED entry with a complete file
- *      is flushed whole.
+ *  I6  flushed <= written when SEALED, and ahead of it by one write that passes
+ *      the ring at most while FILLING; with a file, floor <= flushed while FILLING,
+ *      and a SEALED entry with a complete file is flushed whole.
  *  I7  a ring's owner word names an entry of that generation that is not FREE.
  *  I8  blocks of cursors belong to slots in use; a block without an owner has
  *      only empty cells; every cursor names an index in range.

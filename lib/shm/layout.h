@@ -132,6 +132,7 @@ struct shm_block {
 #define ENTRY_RESUMABLE 16u   /* if its producer dies another may go on */
 #define ENTRY_FILE_MESSAGE 4u /* the message stands in the file behind `written` */
 #define ENTRY_KEEP_BYTES 32u  /* a stopped reader may look at its file: unlink, do not truncate */
+#define ENTRY_PASS_BYTES_MAX (1u << 20) /* past the ring into the file at once */
 
 struct shm_entry {
 	/* Identity: by the creator while CLAIMED, then constant (but for next). */
@@ -146,7 +147,7 @@ struct shm_entry {
 
 	/* Progress: by the writer. After its crash `written` is what was published. */
 	shm_u64 written ALIGNED(CACHE_LINE_BYTES);
-	shm_u64 flushed; /* in the file; <= written */
+	shm_u64 flushed; /* in the file; <= written, but see ENTRY_PASS_BYTES_MAX */
 	shm_u64 floor;	 /* the ring is intact from here on; UINT64_MAX = no ring */
 	shm_u64 need;	 /* a reader that gets here wakes the waiting writer */
 	shm_u32 readers_event; /* {seq:31 | somebody sleeps:1}; the bit by readers */

@@ -67,8 +67,8 @@ int table_init(struct table *table)
 			cds_lfht_destroy(table->hash, NULL);
 		return -ENOMEM;
 	}
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 8 < TABLE_FILES_MAX)
-		table->files_room = (uint32_t)limit.rlim_cur / 8;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+		table->files_room = (uint32_t)min_u64(TABLE_FILES_MAX, limit.rlim_cur / 8);
 	pthread_mutex_init(&table->mutex, NULL);
 	return 0;
 }
@@ -88,11 +88,9 @@ static void let_go(struct open_blob *blob)
 
 static void free_condemned(struct open_blob *blob)
 {
-	while (blob != NULL) {
-		struct open_blob *next = blob->next_condemned;
-
+	for (struct open_blob *next; blob != NULL; blob = next) {
+		next = blob->next_condemned;
 		free(blob);
-		blob = next;
 	}
 }
 
@@ -190,6 +188,7 @@ static bool get_if_used(struct open_blob *blob)
 {
 	uint32_t users = atomic_load(&blob->users);
 
+	/* ORDER blob-found, acquire: being a user before what it holds. Pairs with insert(). */
 	while (users > 0)
 		if (atomic_compare_exchange_weak(&blob->users, &users, users + 1))
 			return true;
@@ -270,16 +269,14 @@ static struct open_blob *lookup(struct table *table, struct entry_name name)
 {
 	struct cds_lfht_iter iter;
 	struct cds_lfht_node *node;
-	struct open_blob *blob = NULL;
+	struct open_blob *blob;
 
 	rcu_read_lock();
 	cds_lfht_lookup(table->hash, name_hash(name), name_matches, &name, &iter);
 	node = cds_lfht_iter_get_node(&iter);
-	if (node != NULL) {
-		blob = container_of(node, struct open_blob, node);
-		if (!get_if_used(blob))
-			blob = NULL;
-	}
+	blob = node != NULL ? container_of(node, struct open_blob, node) : NULL;
+	if (blob != NULL && !get_if_used(blob))
+		blob = NULL;
 	rcu_read_unlock();
 	if (blob != NULL && !atomic_load_explicit(&blob->is_used, memory_order_relaxed))
 		atomic_store_explicit(&blob->is_used, true, memory_order_relaxed);
@@ -379,6 +376,8 @@ static bool insert(struct table *table, struct open_blob *blob)
 		return true;
 	}
 	cds_lfht_node_init(&blob->node);
+	/* ORDER blob-found, release: all of it before its users. Pairs with get_if_used(). */
+	atomic_store_explicit(&blob->users, 2, memory_order_release);
 	rcu_read_lock();
 	node = cds_lfht_add_unique(table->hash, name_hash(blob->name), name_matches, &blob->name,
 				   &blob->node);

@@ -206,11 +206,11 @@ static size_t put_out(struct scache_reader *reader, int fd, const struct source 
 }
 
 /*
- * From the file to @fd within the kernel. The bytes; 0: not by this way, or not
- * these bytes; *ret_error is of @fd.
+ * From the file to @fd within the kernel, no more than is @written. The bytes; 0: not by
+ * this way, or not these bytes; *ret_error is of @fd.
  */
-static size_t send_some(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
-			int64_t deadline_ns, int *ret_error)
+static size_t send_some(struct scache_reader *reader, int fd, uint64_t written, size_t bytes,
+			int64_t timeout_ns, int64_t deadline_ns, int *ret_error)
 {
 	struct source source = { .data = NULL, .offset = reader->position };
 	uint64_t flushed;
@@ -220,7 +220,7 @@ static size_t send_some(struct scache_reader *reader, int fd, size_t bytes, int6
 	if (reader->is_refused || reader->replay != NULL)
 		return 0;
 	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
-	flushed = shm_load_acquire(&reader->entry->flushed);
+	flushed = min_u64(shm_load_acquire(&reader->entry->flushed), written);
 	if (flushed <= reader->position || copy_get_blob(reader) < 0 ||
 	    table_fd(reader->blob) < 0 || !reader_is_still_there(reader))
 		return 0;
@@ -273,7 +273,7 @@ static ssize_t read_some(struct scache_reader *reader, int fd, size_t bytes, int
 	}
 	if (done <= 0)
 		return done;
-	done = (ssize_t)send_some(reader, fd, bytes, timeout_ns, deadline_ns, ret_error);
+	done = (ssize_t)send_some(reader, fd, written, bytes, timeout_ns, deadline_ns, ret_error);
 	if (done == 0 && *ret_error == 0)
 		done = copy_some(reader, fd, written, bytes, timeout_ns, deadline_ns, ret_error);
 	if (done < 0)

@@ -45,21 +45,22 @@ static const unsigned char *see_window(struct scache_reader *reader, uint64_t at
 	return reader->window + (at - from);
 }
 
-/* From the file: how many bytes from the position on *@ret_data shows; 0: none; -errno. */
-static int64_t see_file(struct scache_reader *reader, const unsigned char **ret_data)
+/*
+ * From the file: how many of the bytes up to @written *@ret_data shows; 0: none, and
+ * copying finds them or says what is wrong. Beyond @written the next producer may
+ * store others, or cut the file.
+ */
+static uint64_t see_file(struct scache_reader *reader, uint64_t written,
+			 const unsigned char **ret_data)
 {
 	UNCANCELLED;
 	uint64_t at = reader->position, end, flushed;
 	const unsigned char *data;
-	int ret;
 
 	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
-	flushed = end = shm_load_acquire(&reader->entry->flushed);
-	if (flushed <= at)
+	flushed = end = min_u64(shm_load_acquire(&reader->entry->flushed), written);
+	if (flushed <= at || copy_get_blob(reader) < 0)
 		return 0;
-	ret = copy_get_blob(reader);
-	if (ret < 0)
-		return ret == -ENOENT ? 0 : ret; /* copying will say what is wrong */
 	data = table_view(reader->blob);
 	if (data != NULL)
 		data += at;
@@ -69,7 +70,7 @@ static int64_t see_file(struct scache_reader *reader, const unsigned char **ret_
 		return 0;
 	end = min_u64(end, flushed);
 	*ret_data = data;
-	return (int64_t)(end - at);
+	return end - at;
 }
 
 unsigned char *reader_get_bounce(struct scache_reader *reader)
@@ -79,14 +80,14 @@ unsigned char *reader_get_bounce(struct scache_reader *reader)
 	return reader->bounce;
 }
 
-static int64_t see_copy(struct scache_reader *reader, uint64_t written,
+static ssize_t see_copy(struct scache_reader *reader, uint64_t written, size_t bytes,
 			const unsigned char **ret_data)
 {
 	*ret_data = reader_get_bounce(reader);
 	if (*ret_data == NULL)
 		return -ENOMEM;
-	return copy_out(reader, reader->position, reader->bounce,
-			(size_t)min_u64(BOUNCE_BYTES, written - reader->position));
+	bytes = (size_t)min_u64(bytes, min_u64(BOUNCE_BYTES, written - reader->position));
+	return copy_out(reader, reader->position, reader->bounce, bytes);
 }
 
 ssize_t scache_peek(struct scache_reader *reader, const void **ret_data, size_t bytes,
@@ -96,27 +97,26 @@ ssize_t scache_peek(struct scache_reader *reader, const void **ret_data, size_t 
 	ssize_t done = reader_check_handle(reader);
 	const unsigned char *data = NULL;
 	uint64_t written;
-	int64_t seen;
 
 	if (done < 0 || bytes == 0)
 		return done;
 	done = reader_ready(reader, timeout_ns, &written);
 	if (done <= 0)
 		return done;
-	seen = see_file(reader, &data);
-	if (seen > 0 && unlikely(!reader_is_still_there(reader)))
-		seen = -ESTALE;
-	else if (seen > 0)
+	done = (ssize_t)min_u64(bytes, see_file(reader, written, &data));
+	if (done > 0 && unlikely(!reader_is_still_there(reader)))
+		done = -ESTALE;
+	else if (done > 0)
 		reader->stats[STAT_READS_FILE]++;
-	else if (seen == 0)
-		seen = see_copy(reader, written, &data);
-	done = reader_had(reader, (ssize_t)seen);
+	else
+		done = see_copy(reader, written, bytes, &data);
+	done = reader_had(reader, done);
 	if (done < 0)
 		return done;
 	reader->shown = data;
-	reader->shown_bytes = (size_t)min_u64(bytes, (uint64_t)done);
+	reader->shown_bytes = (size_t)done;
 	*ret_data = data;
-	return (ssize_t)reader->shown_bytes;
+	return done;
 }
 
 ssize_t scache_consume(struct scache_reader *reader, size_t bytes)

@@ -240,7 +240,8 @@ static bool nap(struct scache_reader *reader, uint64_t from, int64_t deadline_ns
 		return false;
 	nanosleep(&pause, NULL);
 	written = shm_load(&reader->entry->written);
-	reader->bytes_flow = written - from >= NAP_BYTES;
+	/* A pread may wait for more than there will ever be. */
+	reader->bytes_flow = written > from && written - from >= NAP_BYTES;
 	return written > from;
 }
 

@@ -57,7 +57,13 @@ static void settle(struct scache_writer *writer, uint64_t state)
 
 	writer->taken_over = true;
 	writer->written = shm_load(&entry->written);
-	/* Without a ring a byte is stored a moment before it is published. */
+	/*
+	 * What passes the ring is in the file, and the ring given up to its end, a moment
+	 * before it is published. What we put there instead must be read from the ring.
+	 */
+	if (writer->ring != NULL && has_ring(segment, writer->name) &&
+	    shm_load(&entry->floor) > writer->written)
+		shm_store(&entry->floor, writer->written);
 	writer->flushed = min_u64(shm_load(&entry->flushed), writer->written);
 	shm_store(&entry->flushed, writer->flushed);
 	writer->bytes_counted = writer->written;

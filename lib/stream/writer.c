@@ -20,7 +20,6 @@
 
 #define SLICE_BYTES_MAX (256u << 10) /* published at once; readers start on it */
 #define FLUSH_BYTES_MAX (256u << 10) /* out of the ring to the file, while they are in the cache */
-#define PASS_BYTES_MAX (1u << 20)    /* past the ring to the file at once */
 #define PASSING_BYTES (64u << 10)    /* a write as large as this may pass the ring */
 #define FEW_READERS 2		     /* with more of them it must be larger */
 #define CHECK_BYTES (16u << 20)	     /* how often readers that were killed are looked for */
@@ -158,7 +157,7 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 	UNCANCELLED;
 	int ret;
 
-	bytes = min_u64(bytes, PASS_BYTES_MAX);
+	bytes = min_u64(bytes, ENTRY_PASS_BYTES_MAX);
 	ret = blob_write(writer->fd, data, bytes, writer->written);
 	if (ret < 0)
 		return ret;
@@ -183,7 +182,7 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
  */
 static bool passes_ring(struct scache_writer *writer, uint64_t bytes)
 {
-	uint64_t enough = writer->readers > FEW_READERS ? PASS_BYTES_MAX : PASSING_BYTES;
+	uint64_t enough = writer->readers > FEW_READERS ? ENTRY_PASS_BYTES_MAX : PASSING_BYTES;
 
 	if (bytes < enough || writer->ring_only || writer->written < writer->ring_bytes ||
 	    shm_load_relaxed(&writer->entry->readers_event) & 1u)

@@ -93,6 +93,24 @@ void tidy_write(struct scache_writer *writer, uint64_t version, uint64_t from, u
 	}
 }
 
+/* By turns copied, and looked at where they are. */
+static ssize_t read_some(struct scache_reader *reader, unsigned char *data, size_t bytes)
+{
+	static bool peeks;
+	const void *seen;
+	ssize_t got;
+
+	peeks = !peeks;
+	if (!peeks)
+		return scache_read(reader, data, bytes, TIMEOUT_NS);
+	got = scache_peek(reader, &seen, bytes, TIMEOUT_NS);
+	if (got <= 0)
+		return got;
+	memcpy(data, seen, (size_t)got);
+	must_be(scache_consume(reader, (size_t)got), got);
+	return got;
+}
+
 int tidy_read(struct scache_reader *reader, uint64_t *version, uint64_t *position, uint64_t until)
 {
 	unsigned char data[PIECE_BYTES], wanted[PIECE_BYTES];
@@ -100,7 +118,7 @@ int tidy_read(struct scache_reader *reader, uint64_t *version, uint64_t *positio
 	while (*position < until) {
 		size_t most = until - *position < sizeof(data) ? (size_t)(until - *position)
 							       : sizeof(data);
-		ssize_t got = scache_read(reader, data, most, TIMEOUT_NS);
+		ssize_t got = read_some(reader, data, most);
 
 		if (got <= 0)
 			return (int)got;
@@ -260,6 +278,11 @@ static void go_on(const struct operation *op, bool patient)
 	if (!too_late && (bytes < op->least || bytes > op->most))
 		tidy_fail("goes on at %llu", (unsigned long long)bytes);
 	tidy_write(writer, scene.victim_version, bytes, op->most);
+	/* Before all of it is in the file. */
+	if (!too_late)
+		must_be(tidy_read(scene.reader, &scene.reader_version, &scene.reader_position,
+				  op->most),
+			1);
 	must_be(scache_finish(writer), 0);
 	scache_writer_close(writer);
 }
@@ -267,7 +290,7 @@ static void go_on(const struct operation *op, bool patient)
 /* The survivor's own streams go on to their end. */
 static void end_streams(const struct operation *op)
 {
-	uint64_t bytes;
+	uint64_t bytes, published;
 	int ret;
 
 	if (scene.writer != NULL) {
@@ -296,6 +319,8 @@ static void end_streams(const struct operation *op)
 		if (bytes < op->least || bytes > op->most || (ret == 0 && bytes < op->most))
 			tidy_fail("read %llu bytes", (unsigned long long)bytes);
 	}
+	must_be(scache_size(scene.reader, &published), ret == 0);
+	must_be(bytes, published);
 	scache_reader_close(scene.reader);
 	scene.reader = NULL;
 }

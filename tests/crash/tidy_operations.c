@@ -136,6 +136,11 @@ static void its_fill(const struct operation *op)
 	its_start(0, op->least);
 }
 
+static void its_fill_resumable(const struct operation *op)
+{
+	its_start(SCACHE_RESUMABLE, op->least);
+}
+
 static void its_pass(const struct operation *op)
 {
 	its_start(SCACHE_PASS_THROUGH | SCACHE_PACE_SLOWEST, op->least);
@@ -212,7 +217,25 @@ static void run_write(void)
 
 static void run_long(void)
 {
+	for (size_t done = 0; done < 150000; done += 50000)
+		must_be(scache_write(its_writer, its_data + done, 50000, TIMEOUT_NS), 50000);
+}
+
+/* At once, past the ring. */
+static void run_large(void)
+{
 	write_next(150000);
+}
+
+/* Then on in the ring, which is empty: its bytes are in the file alone. */
+static void run_mixed(void)
+{
+	size_t done = 0, parts[] = { 1000, 70000, 1000, 78000 };
+
+	for (int i = 0; i < 4; i++) {
+		must_be(scache_write(its_writer, its_data + done, parts[i], TIMEOUT_NS), parts[i]);
+		done += parts[i];
+	}
 }
 
 /* Two grants, of the second only a part; 0xee is what nobody may see. */
@@ -267,6 +290,18 @@ static void run_read(void)
 	must(scache_read(its_reader, its_data, 2000, 0) > 0);
 }
 
+static void run_peek(void)
+{
+	const void *data;
+	ssize_t seen;
+
+	for (int i = 0; i < 2; i++) {
+		seen = scache_peek(its_reader, &data, SIZE_MAX, 0);
+		must(seen > 1);
+		must_be(scache_consume(its_reader, (size_t)seen / 2), seen / 2);
+	}
+}
+
 static void run_wait(void)
 {
 	must_be(scache_read(its_reader, its_data, 2000, 1000000), -ETIMEDOUT);
@@ -319,6 +354,9 @@ const struct operation operations[] = {
 	{ "write, over the end", 0, NO_END, 65000, 66500, NULL, its_fill, meet_writer, run_write },
 	{ "write, flushing", 0, NO_END, 98000, 99500, NULL, its_fill, meet_writer, run_write },
 	{ "write, long", OP_LONG, NO_END, 20000, 170000, NULL, its_fill, meet_writer, run_long },
+	{ "write, large", 0, NO_END, 20000, 170000, NULL, its_fill, meet_writer, run_large },
+	{ "write, large, heir", OP_HEIR, 0, 20000, 170000, NULL, its_fill_resumable, meet_writer, run_large },
+	{ "write, mixed, heir", OP_HEIR, 0, 20000, 170000, NULL, its_fill_resumable, meet_writer, run_mixed },
 	{ "reserve, commit", 0, NO_END, 98000, 98700, NULL, its_fill, meet_writer, run_reserve },
 	{ "finish", 0, 0, 100000, 100000, NULL, its_fill, meet_writer, run_finish },
 	{ "take over", OP_HEIR, 0, 20000, 21500, leave_ring, its_inherit, NULL, run_take_over },
@@ -328,6 +366,8 @@ const struct operation operations[] = {
 	{ "writer close", 0, -ECANCELED, 90000, 90000, NULL, its_fill, meet_writer, run_give_up },
 	{ "read, ring", 0, NO_END, 0, 0, grow, its_lookup, NULL, run_read },
 	{ "read, file", 0, NO_END, 0, 0, store_and_read, its_lookup, NULL, run_read },
+	{ "peek, growing", 0, NO_END, 0, 0, grow, its_lookup, NULL, run_peek },
+	{ "peek, file", 0, NO_END, 0, 0, store_and_read, its_lookup, NULL, run_peek },
 	{ "read, waiting", 0, NO_END, 0, 0, grow, its_read_up, NULL, run_wait },
 	{ "reader close", 0, NO_END, 0, 0, grow, its_lookup, NULL, run_leave },
 	{ "last reader close", OP_ALONE, NO_END, 0, 0, grow_alone, its_lookup, NULL, run_leave },

@@ -267,6 +267,7 @@ int main(int argc, char **argv)
 	world_open();
 	signal(SIGABRT, crash);
 	signal(SIGSEGV, crash);
+	signal(SIGBUS, crash);
 	printf("seed %llu\n", (unsigned long long)random_state);
 	ret = schedule != NULL ? replay(schedule) : explore(pattern, preemptions, seconds);
 	world_close();

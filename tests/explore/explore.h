@@ -23,11 +23,12 @@
 #define WARDEN PROCESSES_MAX       /* looks after the cache, is never explored */
 #define VICTIM (PROCESSES_MAX + 1) /* dies before the exploration begins */
 #define SEATS (PROCESSES_MAX + 2)
-#define BLOB_MAX (96u << 10)
+#define BLOB_MAX (160u << 10)
 #define DECISIONS_MAX 128u
 #define POINTS_MAX 100000u /* more than any schedule without a livelock has */
 #define PARKS_MAX 1000u
 #define HOLDS_MAX 256u
+#define MAPPINGS_MAX 16u
 #define DIES (-1)
 #define NOBODY (-2)
 
@@ -85,6 +86,9 @@ static inline bool base_is_orphan(enum base base)
 #define TAKES_AWAY 4u      /* what can be found may be gone because of it */
 #define WITH_OWN_READER 8u /* a writer that also reads */
 #define TAKES_OVER 16u     /* goes on with what a dead producer has begun */
+#define PEEKS 32u          /* a reader that looks instead of having it copied */
+#define PASSES 64u         /* a writer whose first write, after a ring's worth, passes the ring */
+#define PASSES_LATER 128u  /* its second, and then a small one */
 
 struct operation {
 	const char *name;
@@ -110,7 +114,11 @@ struct process {
 	/* What the kernel would take back: descriptors and memory. */
 	int fds[HOLDS_MAX];
 	void *memory[HOLDS_MAX];
-	unsigned fd_count, memory_count;
+	struct mapping {
+		void *start;
+		size_t bytes;
+	} mappings[MAPPINGS_MAX];
+	unsigned fd_count, memory_count, mapping_count;
 	_Alignas(8) unsigned char got[BLOB_MAX], sent[BLOB_MAX];
 };
 

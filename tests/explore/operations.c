@@ -16,6 +16,9 @@
 #define SMALL_BYTES 304u
 #define LARGE_BYTES (80u << 10) /* of a ring of 64 KiB */
 #define PIECE_BYTES (20u << 10)
+#define RING_BYTES (64u << 10)	  /* the first ones go there */
+#define PASSING_BYTES (64u << 10) /* in one write thereafter: past the ring */
+#define PASSING_BLOB_BYTES (144u << 10)
 #define ABORT_CODE (-EDOM)
 #define ORPHAN_BYTES (70u << 10)  /* of LARGE_BYTES; the ring is full and more */
 #define DEAD_AGE_NS 2000000000ull /* nobody believes a stamp as old as this */
@@ -96,8 +99,19 @@ static bool may_see_death(const struct process *me)
 	return now.deaths > 0 || (base_is_orphan(current->base) && has_operation(0, run_remove));
 }
 
+/* All that was published, and nothing more. */
+static void check_published(const struct process *me)
+{
+	uint64_t bytes = 0;
+
+	if (scache_size(me->reader, &bytes) < 0 || bytes != me->position)
+		finding("process %u read %llu bytes of %llu that were published", me->number,
+			(unsigned long long)me->position, (unsigned long long)bytes);
+}
+
 static void check_end(const struct process *me)
 {
+	check_published(me);
 	switch (me->read_result) {
 	case 0:
 		return;
@@ -126,6 +140,41 @@ static void close_reader(struct process *me)
 		finding("process %u cannot close its reader", me->number);
 }
 
+/* As scache_read(), but seen in place, and gone on by halves. */
+static ssize_t peek_some(struct process *me, unsigned char *got, size_t bytes)
+{
+	const unsigned char *seen;
+	const void *data;
+	ssize_t done = scache_peek(me->reader, &data, bytes, SCACHE_FOREVER);
+	size_t half = done > 1 ? (size_t)done / 2 : 0;
+
+	uint64_t published = 0;
+
+	if (done <= 0)
+		return done;
+	scache_size(me->reader, &published);
+	if (published < me->position + (uint64_t)done)
+		finding("process %u was shown %llu bytes of %llu that are published", me->number,
+			(unsigned long long)me->position + (unsigned long long)done,
+			(unsigned long long)published);
+	seen = data;
+	memcpy(got, seen, (size_t)done);
+	if (scache_consume(me->reader, half) != (ssize_t)half)
+		finding("process %u cannot consume what it was shown", me->number);
+	if (memcmp(got + half, seen + half, (size_t)done - half) != 0)
+		finding("process %u: what it was shown has changed", me->number);
+	if (scache_consume(me->reader, (size_t)done - half) != done - (ssize_t)half)
+		finding("process %u cannot consume the rest of what it was shown", me->number);
+	return done;
+}
+
+static ssize_t read_some(struct process *me, unsigned char *got, size_t bytes)
+{
+	if (me->op->flags & PEEKS)
+		return peek_some(me, got, bytes);
+	return scache_read(me->reader, got, bytes, SCACHE_FOREVER);
+}
+
 static void read_to_end(struct process *me)
 {
 	ssize_t done;
@@ -133,8 +182,8 @@ static void read_to_end(struct process *me)
 	do {
 		size_t room = BLOB_MAX - me->position;
 
-		done = scache_read(me->reader, me->got + me->position,
-				   room < PIECE_BYTES ? room : PIECE_BYTES, SCACHE_FOREVER);
+		done = read_some(me, me->got + me->position,
+				 room < PIECE_BYTES ? room : PIECE_BYTES);
 		if (done > 0)
 			me->position += (uint64_t)done;
 	} while (done > 0 && me->position < BLOB_MAX);
@@ -144,15 +193,41 @@ static void read_to_end(struct process *me)
 	close_reader(me);
 }
 
+/* How much of a blob of @bytes is written at once from @at on. */
+static uint32_t piece_at(const struct operation *op, uint32_t at, uint32_t bytes)
+{
+	uint32_t piece = bytes > PIECE_BYTES ? PIECE_BYTES : bytes / 16 * 8;
+
+	if ((op->flags & PASSES && at == RING_BYTES) ||
+	    (op->flags & PASSES_LATER && at == RING_BYTES + SMALL_BYTES))
+		piece = PASSING_BYTES;
+	else if (op->flags & PASSES_LATER && at == RING_BYTES)
+		piece = SMALL_BYTES;
+	return bytes - at < piece ? bytes - at : piece;
+}
+
+/* Who goes on with another's work, wherever that has died: what it publishes can be read. */
+static void read_back(struct process *me, uint32_t at, size_t bytes)
+{
+	static unsigned char got[BLOB_MAX];
+	ssize_t done;
+
+	if (me->reader == NULL || !me->writer->taken_over)
+		return;
+	done = scache_pread(me->reader, got, bytes, at, 0);
+	if (done <= 0 || memcmp(got, me->sent + at, (size_t)done) != 0)
+		finding("process %u reads %zd of %zu bytes that it has just written", me->number,
+			done, bytes);
+}
+
 /* True if all @bytes are written. */
 static bool write_blob(struct process *me, uint32_t bytes)
 {
-	uint32_t piece = bytes > PIECE_BYTES ? PIECE_BYTES : bytes / 16 * 8;
 	uint32_t at = (uint32_t)scache_written(me->writer);
 
 	while (at < bytes) {
-		uint32_t part = bytes - at < piece ? bytes - at : piece;
-		ssize_t done = scache_write(me->writer, me->sent + at, part, SCACHE_FOREVER);
+		ssize_t done = scache_write(me->writer, me->sent + at,
+					    piece_at(me->op, at, bytes), SCACHE_FOREVER);
 
 		if (done < 0) {
 			me->result = (int)done;
@@ -163,6 +238,7 @@ static bool write_blob(struct process *me, uint32_t bytes)
 					strerrorname_np((int)-done));
 			return false;
 		}
+		read_back(me, at, (size_t)done);
 		at += (uint32_t)done;
 	}
 	return true;
@@ -197,9 +273,9 @@ static void produce(struct process *me, uint32_t bytes)
 	int wanted = me->op->acquire_flags & SCACHE_PASS_THROUGH ? SCACHE_NOT_KEPT : 0;
 
 	me->takeovers += me->writer->taken_over;
-	if (scache_written(me->writer) > 0)
+	if (me->writer->taken_over && scache_written(me->writer) > 0)
 		bytes = continue_blob(me);
-	else
+	else if (scache_written(me->writer) == 0)
 		make_blob(me, bytes);
 	if (write_blob(me, bytes)) {
 		me->result = scache_finish(me->writer);
@@ -364,6 +440,12 @@ const struct operation operations[] = {
 	  SMALL_BYTES },
 	{ "resume", run_acquire, TAKES_OVER, SCACHE_RESUMABLE, 0, SMALL_BYTES },
 	{ "stream", run_stream, NEEDS_READER | TAKES_OVER, 0, 0, 0 },
+	{ "large", run_write, NEEDS_WRITER | PASSES, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+	  SCACHE_UNLIMITED, PASSING_BLOB_BYTES },
+	{ "mixed", run_write, NEEDS_WRITER | PASSES_LATER, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+	  SCACHE_UNLIMITED, PASSING_BLOB_BYTES },
+	{ "peek", read_to_end, NEEDS_READER | PEEKS, 0, 0, 0 },
+	{ "peek-stream", run_stream, NEEDS_READER | TAKES_OVER | PEEKS, 0, 0, 0 },
 };
 const unsigned operation_count = sizeof(operations) / sizeof(operations[0]);
 
@@ -474,6 +556,14 @@ static void kill_victim(enum base base)
 			     FADING_NS;
 }
 
+/* The first bytes of an entry are in the ring: nothing to explore here. */
+static void fill_ring(struct process *p)
+{
+	make_blob(p, p->op->bytes);
+	if (scache_write(p->writer, p->sent, RING_BYTES, 0) != RING_BYTES)
+		finding("before it begins: no full ring");
+}
+
 void operations_begin(const struct scenario *scenario)
 {
 	current = scenario;
@@ -491,6 +581,8 @@ void operations_begin(const struct scenario *scenario)
 		if (seats[i].op->flags & NEEDS_WRITER &&
 		    acquire(&seats[i], seats[i].op->flags & WITH_OWN_READER) != 0)
 			finding("before it begins: no writer");
+		if (seats[i].op->flags & (PASSES | PASSES_LATER))
+			fill_ring(&seats[i]);
 	}
 	begin_victim(scenario->base);
 	attach_readers(scenario);

@@ -156,9 +156,9 @@ static void check_private(bool tables_are_empty)
 				atomic_load(&p->cache->open_streams));
 		if (p->cache->seat->cursors.taken[0] != 0 || p->cache->seat->cursors.count != 1)
 			finding("process %u has taken cursors", i);
-		if (tables_are_empty && (p->fd_count > 0 || p->memory_count > 0))
-			finding("process %u holds %u descriptors and %u pieces of memory", i,
-				p->fd_count, p->memory_count);
+		if (tables_are_empty && (p->fd_count > 0 || p->memory_count + p->mapping_count > 0))
+			finding("process %u holds %u descriptors, %u pieces of memory, %u mappings",
+				i, p->fd_count, p->memory_count, p->mapping_count);
 	}
 }
 

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,6 +48,8 @@ WRAPPED(void *, malloc, (size_t bytes));
 WRAPPED(void *, calloc, (size_t count, size_t bytes));
 WRAPPED(void *, realloc, (void *old, size_t bytes));
 WRAPPED(void, free, (void *memory));
+WRAPPED(void *, mmap, (void *at, size_t bytes, int how, int flags, int fd, off_t offset));
+WRAPPED(int, munmap, (void *start, size_t bytes));
 
 uint64_t virtual_ns = 1000 * NS_PER_SEC;
 
@@ -289,6 +292,33 @@ void __wrap_free(void *memory)
 	__real_free(memory);
 }
 
+/* Views of files. */
+void *__wrap_mmap(void *at, size_t bytes, int how, int flags, int fd, off_t offset)
+{
+	void *start;
+
+	process_point(POINT_CALL, NULL);
+	start = __real_mmap(at, bytes, how, flags, fd, offset);
+	if (start == MAP_FAILED || on_behalf == NULL)
+		return start;
+	if (on_behalf->mapping_count == MAPPINGS_MAX)
+		abort();
+	on_behalf->mappings[on_behalf->mapping_count++] =
+		(struct mapping){ .start = start, .bytes = bytes };
+	return start;
+}
+
+int __wrap_munmap(void *start, size_t bytes)
+{
+	for (unsigned i = 0; i < SEATS; i++)
+		for (unsigned k = 0; k < seats[i].mapping_count; k++)
+			if (seats[i].mappings[k].start == start) {
+				seats[i].mappings[k] = seats[i].mappings[--seats[i].mapping_count];
+				break;
+			}
+	return __real_munmap(start, bytes);
+}
+
 /* A directory stream: its memory is libc's, so it is held as a stream. */
 static DIR *streams[SEATS];
 
@@ -323,6 +353,11 @@ void wrap_reclaim(struct process *process)
 		__wrap_closedir(streams[process->number]);
 	while (process->fd_count > 0)
 		__wrap_close(process->fds[process->fd_count - 1]);
+	while (process->mapping_count > 0) {
+		const struct mapping last = process->mappings[process->mapping_count - 1];
+
+		__wrap_munmap(last.start, last.bytes);
+	}
 	while (process->memory_count > 0)
 		__wrap_free(process->memory[process->memory_count - 1]);
 }

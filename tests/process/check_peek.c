@@ -5,6 +5,7 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <sys/resource.h>
 
 #include "../util/pattern.h"
 #include "../util/scratch.h"
@@ -119,6 +120,36 @@ START_TEST(only_what_was_shown_can_be_consumed)
 }
 END_TEST
 
+/* Of the ring no more is copied than was asked for; and what is flushed, if it cannot be opened. */
+START_TEST(the_ring_is_looked_at_piece_by_piece_and_without_a_descriptor)
+{
+	struct scache *cache = scratch_open();
+	struct rlimit limit, none;
+	struct scache_reader *reader;
+	struct scache_writer *writer = scratch_create(cache, "k", 0, &reader);
+	const void *data;
+	int error = 0;
+
+	must_be(pattern_write(writer, 1, 0, 200000, 7000, &error), 200000);
+	must(scratch_info(reader).stored_bytes > 0);
+	must(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	none = (struct rlimit){ .rlim_cur = 3, .rlim_max = limit.rlim_max };
+	must(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	for (uint64_t at = 0; at < 1000; at += 100) {
+		must_be(scache_peek(reader, &data, 100, 0), 100);
+		must(pattern_matches(1, at, data, 100));
+		must_be(scache_consume(reader, 100), 100);
+	}
+	must(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	must_be(scache_peek(reader, &data, 100, 0), 100);
+	must(pattern_matches(1, 1000, data, 100));
+	scache_reader_close(reader);
+	must_be(scratch_stat(cache).bytes_from_ring, 1000);
+	scache_writer_close(writer);
+	scratch_close(cache);
+}
+END_TEST
+
 /* A writer that waits for its reader goes on when bytes are consumed, not when they are seen. */
 START_TEST(the_window_moves_by_what_is_consumed)
 {
@@ -203,6 +234,7 @@ int main(void)
 	const TTest *const tests[] = {
 		all_of_an_entry_is_shown,
 		only_what_was_shown_can_be_consumed,
+		the_ring_is_looked_at_piece_by_piece_and_without_a_descriptor,
 		the_window_moves_by_what_is_consumed,
 		a_dead_producers_bytes_are_shown_and_then_its_death,
 		a_view_outlives_the_entry,

@@ -102,6 +102,28 @@ START_TEST(a_growing_entry_is_followed_to_its_end)
 }
 END_TEST
 
+/* Pages of the file are in a pipe or on their way, and the file is cut and removed. */
+START_TEST(what_was_sent_outlives_the_file)
+{
+	for (int kind = PIPE; kind <= SOCKETS; kind++) {
+		struct scache *cache = scratch_open();
+		struct scache_reader *reader;
+		int ends[2];
+
+		pattern_produce(scratch_create(cache, "k", 0, NULL), 1, BLOB_BYTES, 30000);
+		open_ends(kind, ends);
+		reader = scratch_find(cache, "k");
+		must_be(scache_sendfile(reader, ends[1], 60000, SCACHE_FOREVER), 60000);
+		must_be(scache_remove(cache, "k", 1), 0);
+		end_with(cache, reader);
+		must_be(scratch_blobs(), 0);
+		close(ends[1]);
+		must_be(drain(ends[0], 0), 60000);
+		close(ends[0]);
+	}
+}
+END_TEST
+
 /* SIGPIPE as it is by default: it would end the child. */
 static void read_to_parent(void *arg)
 {
@@ -246,6 +268,7 @@ int main(void)
 	const TTest *const tests[] = {
 		all_of_an_entry_goes_to_a_pipe_a_socket_or_a_file,
 		a_growing_entry_is_followed_to_its_end,
+		what_was_sent_outlives_the_file,
 		an_output_that_has_gone_is_found_while_nothing_comes,
 		an_output_that_nobody_reads_is_epipe_and_no_signal,
 		the_position_moves_by_what_was_written,

@@ -154,6 +154,8 @@ int tally_resume(const char *path);
 void open_pipes(void);
 /* read_by_fd - scache_read() by way of scache_sendfile(). */
 ssize_t read_by_fd(struct reading *r, size_t bytes, int64_t timeout_ns);
+/* read_in_place - the same by way of scache_peek() and scache_consume(). */
+ssize_t read_in_place(struct reading *r, size_t bytes, int64_t timeout_ns);
 /* look_elsewhere - scache_pread() somewhere in it, if we know what is there. */
 void look_elsewhere(struct reading *r);
 /* put - of blob[@at...] @bytes bytes or less, by any call that there is. As scache_write(). */

@@ -16,6 +16,8 @@ int take(struct reading *r, size_t bytes, int64_t timeout_ns)
 
 	if (one_in(6)) {
 		done = read_by_fd(r, bytes, timeout_ns);
+	} else if (one_in(4)) {
+		done = read_in_place(r, bytes, timeout_ns);
 	} else {
 		done = CALL("read", r->key, scache_read(r->reader, got, bytes, timeout_ns));
 	}
@@ -97,6 +99,7 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 	int64_t timeout_ns = timeouts[below(r->reader != NULL && !slowest && !limited ? 4 : 3)];
 	int64_t until_ns = now_ns() + 1500 * MS;
 	bool lazy = one_in(4); /* reads its own only if it must */
+	bool at_once = one_in(4);
 	uint64_t at = scache_written(writer);
 
 	if (r->reader != NULL && one_in(3)) {
@@ -105,7 +108,7 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 			timeout_ns = SCACHE_FOREVER; /* somebody reads, or the pipe is broken */
 	}
 	while (at < bytes) {
-		size_t piece = some_bytes();
+		size_t piece = at_once ? BLOB_MAX : some_bytes();
 		ssize_t done;
 
 		piece = piece < bytes - at ? piece : (size_t)(bytes - at);

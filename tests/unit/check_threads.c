@@ -89,18 +89,43 @@ static int64_t draw_timeout(struct worker *w)
 	return kind == 0 ? 0 : kind == 1 ? (int64_t)NS_PER_MS : PATIENCE_NS;
 }
 
-/* Up to @most bytes. Returns what scache_read() did. */
-static ssize_t read_some(struct scache_reader *reader, struct plan_reading *r, size_t most,
-			 int64_t timeout_ns)
+/* Looks at the next bytes where they are. Not all that is shown is consumed. */
+static ssize_t peek_some(struct worker *w, struct scache_reader *reader, struct plan_reading *r,
+			 size_t most, int64_t timeout_ns)
 {
+	const char *wrong;
+	const void *data;
+	ssize_t got = scache_peek(reader, &data, most, timeout_ns), part;
+
+	if (got <= 0)
+		return got;
+	part = 1 + (ssize_t)draw(w, (uint64_t)got);
+	wrong = plan_check(r, data, (size_t)part);
+	REQUIRE(wrong == NULL, "%s", wrong);
+	got = scache_consume(reader, (size_t)part);
+	REQUIRE(got == part, "consume: %zd", got);
+	return got;
+}
+
+/* Up to @most bytes. Returns what scache_read() did. */
+static ssize_t read_some(struct worker *w, struct scache_reader *reader, struct plan_reading *r,
+			 size_t most, int64_t timeout_ns)
+{
+	bool peeks = draw(w, 3) == 0;
 	unsigned char data[8192];
 	const char *wrong = NULL;
 	ssize_t got;
 
-	got = scache_read(reader, data, most < sizeof(data) ? most : sizeof(data), timeout_ns);
+	if (peeks)
+		got = peek_some(w, reader, r, most, timeout_ns);
+	else
+		got = scache_read(reader, data, most < sizeof(data) ? most : sizeof(data),
+				  timeout_ns);
 	REQUIRE(got != -ETIMEDOUT || timeout_ns < PATIENCE_NS, "key %u: stuck", r->plan.key);
-	if (got > 0)
+	if (got > 0 && !peeks)
 		wrong = plan_check(r, data, (size_t)got);
+	else if (got > 0)
+		return got;
 	else if (got != -EAGAIN && got != -ETIMEDOUT)
 		wrong = plan_check_end(r, (int)got);
 	REQUIRE(wrong == NULL, "%s", wrong);
@@ -135,7 +160,7 @@ static void read_on(struct worker *w, struct scache_reader *reader, struct plan_
 	ssize_t got;
 
 	for (;;) {
-		got = read_some(reader, r, 1 + draw(w, 8192), draw_timeout(w));
+		got = read_some(w, reader, r, 1 + draw(w, 8192), draw_timeout(w));
 		if (got == -EAGAIN)
 			sched_yield();
 		else if (got <= 0 && got != -ETIMEDOUT)
@@ -170,7 +195,9 @@ static int write_along(struct worker *w, struct scache_writer *writer, const str
 	atomic_fetch_add(&takeovers, writer->taken_over);
 	plan_fill(plan, w->data);
 	while (done < stop) {
-		uint64_t most = min_u64(stop - done, 1 + draw(w, 40000));
+		/* Now and then so much that it may pass the ring. */
+		uint64_t most = min_u64(stop - done,
+					draw(w, 6) == 0 ? PLAN_BYTES_MAX : 1 + draw(w, 40000));
 		ssize_t put = scache_write(writer, w->data + done, most,
 					   *reader != NULL ? 0 : PATIENCE_NS);
 
@@ -181,7 +208,7 @@ static int write_along(struct worker *w, struct scache_writer *writer, const str
 			*reader = NULL;
 		}
 		if (*reader != NULL && (put == -EAGAIN || draw(w, 2) == 0))
-			while (read_some(*reader, &r, 8192, 0) > 0)
+			while (read_some(w, *reader, &r, 8192, 0) > 0)
 				;
 		if (put == -EPIPE)
 			return -EPIPE;
@@ -277,7 +304,7 @@ static void die_before_heir(struct worker *w, unsigned key, struct scache_reader
 
 	open_again(w);
 	heir = fetch(w, key);
-	read_some(heir, &r, 1 + draw(w, 8192), 0);
+	read_some(w, heir, &r, 1 + draw(w, 8192), 0);
 	die(w, &corpse);
 	read_on(w, heir, &r);
 	scache_reader_close(heir);
@@ -339,7 +366,8 @@ static int create_as_planned(void *arg, struct scache_writer *writer)
 	plan_fill(&order->plan, order->data);
 	while (done < order->plan.bytes) {
 		lot = plan_mix(lot);
-		most = min_u64(order->plan.bytes - done, 1 + lot % 40000);
+		most = min_u64(order->plan.bytes - done,
+			       lot % 6 == 0 ? PLAN_BYTES_MAX : 1 + lot / 8 % 40000);
 		ssize_t put = scache_write(writer, order->data + done, most, PATIENCE_NS);
 
 		if (put == -EPIPE)

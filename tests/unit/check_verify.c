@@ -248,6 +248,22 @@ START_TEST(i6_no_more_is_flushed_than_was_written)
 }
 END_TEST
 
+START_TEST(i6_what_passes_the_ring_is_flushed_a_moment_before)
+{
+	struct scache_writer *writer = NULL;
+	shm_u64 *flushed;
+
+	ck_assert_int_eq(scache_acquire(cache, "progress", 8, NULL, NULL, &writer), 0);
+	ck_assert_ptr_nonnull(writer);
+	flushed = &writer->entry->flushed;
+	shm_store(flushed, ENTRY_PASS_BYTES_MAX);
+	expect_nothing();
+	shm_store(flushed, 0);
+	expect_for(flushed, ENTRY_PASS_BYTES_MAX + 1, "I6");
+	scache_writer_close(writer);
+}
+END_TEST
+
 START_TEST(i6_a_finished_entry_is_flushed_whole)
 {
 	struct entry_name name = sealed("progress");
@@ -362,6 +378,7 @@ int main(void)
 		i5_chains_end,
 		i5_chains_hold_nothing_that_is_not_in_use,
 		i6_no_more_is_flushed_than_was_written,
+		i6_what_passes_the_ring_is_flushed_a_moment_before,
 		i6_a_finished_entry_is_flushed_whole,
 		i6_no_byte_is_neither_in_the_ring_nor_in_the_file,
 		i7_a_ring_belongs_to_a_living_entry_of_that_generation,
