@@ -148,6 +148,8 @@ void fixture_kill(struct fixture *f, struct scache *cache)
 void fixture_bury_reader(struct scache_reader *reader)
 {
 	pair_put(reader->pair);
+	peek_close(reader);
+	free(reader->bounce);
 	free(reader);
 }
 
