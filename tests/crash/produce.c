@@ -114,7 +114,7 @@ void run_refresh(void)
 	end_both(cache, writer, reader);
 }
 
-/* In one write, most of which passes the ring as nobody sleeps for it. */
+/* In one write, and of a key that nobody else wants: what is beyond a ring passes it. */
 void run_large(void)
 {
 	static unsigned char data[BLOB_BYTES];
@@ -123,7 +123,7 @@ void run_large(void)
 
 	pattern_fill(KEY_SEED, 0, data, sizeof(data));
 	arm();
-	must_be(acquire(cache, KEY, SCACHE_RUN_TO_END, SCACHE_UNLIMITED, NULL, &writer), 0);
+	must_be(acquire(cache, "large", SCACHE_RUN_TO_END, SCACHE_UNLIMITED, NULL, &writer), 0);
 	must(writer != NULL);
 	must_be(scache_write(writer, data, sizeof(data), PATIENCE_NS), sizeof(data));
 	must_be(scache_finish(writer), 0);
