@@ -256,12 +256,21 @@ static int produce_again(void *arg, struct scache_writer *writer)
 	return 0;
 }
 
-static void replay(struct again again, int by_fd, int expected)
+/* The other production is ready to be done, by this process. */
+static struct scache_reader *fetch_again(struct scache *cache, struct again *again)
 {
 	struct scache_acquire_options options = { .size = sizeof(options),
 						  .flags = SCACHE_DETERMINISTIC };
 	struct scache_producer producer = { .size = sizeof(producer), .create = produce_again,
-					    .arg = &again };
+					    .arg = again };
+	struct scache_reader *reader;
+
+	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	return reader;
+}
+
+static void replay(struct again again, int by_fd, int expected)
+{
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	static unsigned char data[100000];
@@ -271,7 +280,7 @@ static void replay(struct again again, int by_fd, int expected)
 
 	/* All of what the first one publishes may be read before its death is known. */
 	start_and_stop(&child, 200000, NOT_RESUMABLE);
-	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	reader = fetch_again(cache, &again);
 	if (by_fd) {
 		must(pipe(ends) == 0);
 		while (position < 200000) {
@@ -319,11 +328,7 @@ END_TEST
 
 START_TEST(after_a_pread_nobody_knows_what_was_had)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .flags = SCACHE_DETERMINISTIC };
 	struct again again = { BLOB_BYTES, BLOB_BYTES };
-	struct scache_producer producer = { .size = sizeof(producer), .create = produce_again,
-					    .arg = &again };
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	uint64_t position = 0;
@@ -331,7 +336,7 @@ START_TEST(after_a_pread_nobody_knows_what_was_had)
 	char byte;
 
 	start_and_stop(&child, 300000, NOT_RESUMABLE);
-	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	reader = fetch_again(cache, &again);
 	must_be(scache_pread(reader, &byte, 1, 1000, 0), 1);
 	child_kill(&child);
 	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), -EOWNERDEAD);
@@ -389,11 +394,7 @@ END_TEST
 
 START_TEST(a_pread_does_not_send_the_stream_back)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .flags = SCACHE_DETERMINISTIC };
 	struct again again = { BLOB_BYTES, BLOB_BYTES };
-	struct scache_producer producer = { .size = sizeof(producer), .create = produce_again,
-					    .arg = &again };
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	uint64_t position = 0;
@@ -401,7 +402,7 @@ START_TEST(a_pread_does_not_send_the_stream_back)
 	char byte;
 
 	start_and_stop(&child, 200000, NOT_RESUMABLE);
-	must_be(scache_fetch(cache, "k", 1, &options, &producer, &reader, NULL), 0);
+	reader = fetch_again(cache, &again);
 	must_be(pattern_read(reader, 1, &position, 100000, 3001), 1);
 	child_kill(&child);
 	must_be(scache_pread(reader, &byte, 1, 300000, SCACHE_FOREVER), -EOWNERDEAD);
