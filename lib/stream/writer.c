@@ -175,6 +175,14 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 	return (int64_t)bytes;
 }
 
+/* No ring was to be had: each write goes to the file, or the production fails. */
+static int64_t append(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
+{
+	int64_t done = put_in_file(writer, data, bytes);
+
+	return done < 0 ? writer_fail(writer, (int)done) : done;
+}
+
 /*
  * A copy into the ring saves each reader a system call, and costs a large write a
  * quarter of its time. But who sleeps for it has it sooner from there, and so has
@@ -216,10 +224,8 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 	if (allowed <= 0)
 		return allowed;
 	bytes = (uint64_t)allowed;
-	if (writer->ring == NULL) {
-		allowed = put_in_file(writer, data, bytes);
-		return allowed < 0 ? writer_fail(writer, (int)allowed) : allowed;
-	}
+	if (writer->ring == NULL)
+		return append(writer, data, bytes);
 	if (passes_ring(writer, bytes)) {
 		allowed = put_in_file(writer, data, bytes);
 		if (allowed > 0)
@@ -357,9 +363,9 @@ static int64_t commit_bounced(struct scache_writer *writer, uint64_t bytes)
 	for (done = 0; done < bytes; done += part) {
 		part = bytes - done;
 		if (writer->ring == NULL) {
-			ret = put_in_file(writer, writer->bounce + done, part);
+			ret = append(writer, writer->bounce + done, part);
 			if (ret < 0)
-				return writer_fail(writer, (int)ret);
+				return ret;
 		} else {
 			unsigned char *at = open_ring(writer, &part);
 
