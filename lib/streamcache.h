@@ -77,6 +77,27 @@ enum scache_outcome {
 	SCACHE_BYPASSED  /* the cache could not help: this caller produces for itself */
 };
 
+/*
+ * When a finished entry counts as stored. Whatever the choice, the end of processes
+ * loses nothing, and after a power cut no damaged blob is served: what is found is
+ * compared with its checksums.
+ */
+enum scache_durability {
+	SCACHE_DURABILITY_NONE = 0, /* when the kernel has it: a power cut may take it */
+	SCACHE_DURABILITY_DATA = 1, /* fsync(2) of the file; its name may be lost */
+	SCACHE_DURABILITY_FULL = 2  /* and of its directories: it survives a power cut */
+};
+
+/*
+ * When the bytes of a stored blob are compared with its checksums before they are
+ * shown: block by block, as they are wanted. A block that is another is -EBADMSG.
+ */
+enum scache_verify {
+	SCACHE_VERIFY_RESTART = 0, /* if it is older than the segment, until all of it has been */
+	SCACHE_VERIFY_NEVER = 1,
+	SCACHE_VERIFY_ALWAYS = 2   /* once by each process */
+};
+
 struct scache_trace {
 	size_t size;       /* sizeof(struct scache_trace) of the library */
 	const void *key;   /* valid during the call */
@@ -113,6 +134,8 @@ struct scache_options {
 	   return, and may not close the cache. */
 	void (*trace)(void *arg, const struct scache_trace *trace);
 	void *trace_arg;
+	uint32_t durability;   /* enum scache_durability, of what this opener finishes */
+	uint32_t verify;       /* enum scache_verify, for what this opener reads */
 };
 
 /*
@@ -162,7 +185,7 @@ SCACHE_API int scache_close(struct scache *cache);
 SCACHE_API int scache_close_within(struct scache *cache, int64_t timeout_ns);
 
 /*
- * scache_get_options - the options in force: no number is 0 but flags (a
+ * scache_get_options - the options in force: no number is 0 but flags, durability and verify (a
  * stored 0 is shown as SCACHE_ZERO). ret_options->size must be set by the caller;
  * segment_dir lives as long as @cache.
  */
@@ -615,6 +638,8 @@ struct scache_stats {
 	uint64_t expired, removed, degraded; /* degraded: went on without its file */
 	/* geometry */
 	uint64_t max_entries, max_peers, max_readers, max_rings, ring_bytes, segment_bytes;
+	uint64_t damaged; /* ever: blobs found to be damaged, and removed */
+	uint64_t adopted; /* ever: blobs of a former segment taken over */
 };
 
 SCACHE_API int scache_stat(struct scache *cache, struct scache_stats *ret_stats);

@@ -56,6 +56,8 @@ static const struct number numbers[] = {
 	NUMBER("ever", expired, COUNT),
 	NUMBER("ever", removed, COUNT),
 	NUMBER("ever", degraded, COUNT),
+	NUMBER("ever", damaged, COUNT),
+	NUMBER("ever", adopted, COUNT),
 	NUMBER("geometry", max_entries, COUNT),
 	NUMBER("geometry", max_peers, COUNT),
 	NUMBER("geometry", max_readers, COUNT),

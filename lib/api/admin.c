@@ -120,6 +120,8 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 		.expired = sum(segment, STAT_EXPIRED),
 		.removed = sum(segment, STAT_REMOVED),
 		.degraded = sum(segment, STAT_DEGRADED),
+		.damaged = sum(segment, STAT_DAMAGED),
+		.adopted = sum(segment, STAT_ADOPTED),
 		.max_entries = g->entries,
 		.max_peers = g->peers,
 		.max_readers = (uint64_t)g->blocks * SHM_BLOCK_CURSORS,

@@ -50,6 +50,10 @@ static int check_options(const struct scache_options *o)
 		wrong = "ring_bytes must be a power of two, 64 KiB .. 1 GiB";
 	else if (o->flags & ~(SCACHE_OPEN_EXISTING | SCACHE_PASS_THROUGH))
 		wrong = "flags has a bit that this version does not know";
+	else if (o->durability > SCACHE_DURABILITY_FULL)
+		wrong = "durability must be one of enum scache_durability";
+	else if (o->verify > SCACHE_VERIFY_ALWAYS)
+		wrong = "verify must be one of enum scache_verify";
 	else if (o->mode != 0 && o->mode != 0700 && o->mode != 0770)
 		wrong = "mode must be 0700 or 0770";
 	return wrong != NULL ? detail_set(-EINVAL, "%s", wrong) : 0;
@@ -97,6 +101,8 @@ static int note_wishes(struct scache *cache, const char *dir, const struct scach
 {
 	cache->mode = options->mode != 0 ? options->mode : 0700;
 	cache->flags = options->flags;
+	cache->durability = options->durability;
+	cache->verify = options->verify;
 	cache->trace = options->trace;
 	cache->trace_arg = options->trace_arg;
 	cache->may_create = !(options->flags & SCACHE_OPEN_EXISTING);
@@ -243,6 +249,8 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	segment = seat->store.segment;
 	now.size = ret_options->size;
 	now.flags = cache->flags;
+	now.durability = cache->durability;
+	now.verify = cache->verify;
 	now.trace = cache->trace;
 	now.trace_arg = cache->trace_arg;
 	now.entries = segment->geometry.entries;

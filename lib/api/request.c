@@ -68,13 +68,14 @@ static void drop_stale(const struct request *rq, struct entry_name name)
 	sweep_entry(rq->store, name);
 }
 
-/* The file behind an entry is gone: so is the entry, whatever state it is in. */
+/* The file behind an entry is gone or damaged: so is the entry, whatever state it is in. */
 static void drop_broken(const struct request *rq, struct entry_name name, uint32_t cell)
 {
 	UNCANCELLED;
 	struct store *store = rq->store;
 
-	entry_hide_any(store->segment, name);
+	if (entry_hide_any(store->segment, name))
+		peer_count(store->peer, STAT_DAMAGED, 1);
 	cursor_detach(store->peer, cell, name);
 	sweep_entry(store, name);
 }
@@ -85,7 +86,7 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 	struct store *store = rq->store;
 	int ret = reader_open(store, name, rq->cell, state, &rq->reader);
 
-	if (ret == -ENOENT) {
+	if (ret == -ENOENT || ret == -EBADMSG) {
 		drop_broken(rq, name, rq->cell);
 		return ROUND_AGAIN;
 	}

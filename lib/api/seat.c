@@ -115,15 +115,17 @@ static void leave(struct store *store)
 	free_if_last(seat);
 }
 
-static int set_up_store(struct seat *seat, uint32_t mode, const struct cache_fds *fds)
+static int set_up_store(struct seat *seat, const struct scache *cache, const struct cache_fds *fds)
 {
 	struct store *store = &seat->store;
 
 	store->peer = &seat->peer;
 	store->segment = seat->peer.segment;
 	store->cursors = &seat->cursors;
-	store->dir_mode = mode & 070 ? 02770 : 0700;
-	store->file_mode = mode & 070 ? 0660 : 0600;
+	store->durability = cache->durability;
+	store->verify = cache->verify;
+	store->dir_mode = cache->mode & 070 ? 02770 : 0700;
+	store->file_mode = cache->mode & 070 ? 0660 : 0600;
 	store->dir_fd = fds->dir_fd;
 	store->blobs_fd = fds->blobs_fd;
 	uuid_text(store->segment->uuid, store->uuid);
@@ -171,7 +173,7 @@ static int sit_down(const struct scache *cache, struct seat *seat)
 	}
 	free(absolute);
 	if (ret == 0) {
-		ret = set_up_store(seat, cache->mode, &fds);
+		ret = set_up_store(seat, cache, &fds);
 		if (ret < 0) {
 			struct segment *segment = seat->peer.segment;
 

@@ -71,6 +71,7 @@ void entry_fill(struct peer *peer, struct entry_name name, const struct entry_dr
 	shm_store_relaxed(&entry->flags, draft->flags);
 	shm_store_relaxed(&entry->code, 0);
 	shm_store_relaxed(&entry->message_bytes, 0);
+	shm_store_relaxed(&entry->file_bytes, 0);
 	shm_store_relaxed(&entry->attention, 0);
 	shm_store_relaxed(&entry->had_reader, 0);
 	/* The event words keep their sequence: a sleeper of the last life wakes anyway. */
@@ -117,6 +118,19 @@ bool entry_hide_any(struct segment *segment, struct entry_name name)
 		word = shm_load(at);
 	}
 	return false;
+}
+
+void entry_set_verified(struct segment *segment, struct entry_name name)
+{
+	shm_u64 *at = entry_state_word(segment, name.idx);
+	uint64_t word = shm_load(at);
+
+	while (state_gen(word) == name.gen && state_of(word) == ENTRY_SEALED &&
+	       state_is_unverified(word)) {
+		if (shm_cas(at, word, word & ~((uint64_t)ENTRY_UNVERIFIED << 24)))
+			return;
+		word = shm_load(at);
+	}
 }
 
 bool entry_change(struct peer *peer, struct entry_name name, enum entry_state from,

@@ -18,7 +18,8 @@
  *
  * Flag HIDDEN: not findable; whoever is attached goes on. Setting it *is*
  * "the key is free". SUCC is reserved for a successor produced beside its
- * predecessor.
+ * predecessor. Flag UNVERIFIED: its file was there before the segment was, and
+ * nobody has compared all of it with its checksums yet.
  */
 #ifndef INDEX_ENTRY_H
 #define INDEX_ENTRY_H
@@ -41,6 +42,7 @@ enum entry_state {
 
 #define ENTRY_HIDDEN 1u
 #define ENTRY_SUCC 2u
+#define ENTRY_UNVERIFIED 4u
 
 /* The name of an entry: a slot and which of its lives. */
 struct entry_name {
@@ -73,6 +75,11 @@ static inline uint32_t state_flags(uint64_t word)
 static inline bool state_is_hidden(uint64_t word)
 {
 	return state_flags(word) & ENTRY_HIDDEN;
+}
+
+static inline bool state_is_unverified(uint64_t word)
+{
+	return state_flags(word) & ENTRY_UNVERIFIED;
 }
 
 static inline uint32_t state_low(uint64_t word)
@@ -189,6 +196,9 @@ bool entry_hide(struct segment *segment, struct entry_name name, enum entry_stat
 
 /* entry_hide_any - the same for an entry that grows or has just been finished. */
 bool entry_hide_any(struct segment *segment, struct entry_name name);
+
+/* entry_set_verified - a finished entry's file is what its checksums say. */
+void entry_set_verified(struct segment *segment, struct entry_name name);
 
 /*
  * entry_change - move our entry from one owned state to @state, keeping HIDDEN

@@ -28,7 +28,7 @@
 #include "base/compiler.h"
 #include "shm/atomic.h"
 
-#define SHM_LAYOUT 2u
+#define SHM_LAYOUT 3u
 #define SHM_MAGIC 0x316d616572747363ull /* "cstream1" backwards on disk */
 #define SHM_MAGIC_RETIRED 0x2d616d6572747363ull /* damaged: attached processes move on */
 #define SHM_PAGE_BYTES 4096
@@ -97,6 +97,8 @@ enum shm_stat {
 	STAT_EXPIRED,
 	STAT_REMOVED,
 	STAT_DEGRADED,
+	STAT_DAMAGED,
+	STAT_ADOPTED,
 	STAT_COUNT,
 };
 
@@ -154,6 +156,7 @@ struct shm_entry {
 	shm_u32 flags;
 	shm_u32 code; /* int32: why production failed; before FAILED */
 	shm_u32 message_bytes;
+	shm_u64 file_bytes; /* of a finished blob with its footer; before SEALED */
 
 	/* By readers. */
 	shm_u32 writer_event ALIGNED(CACHE_LINE_BYTES); /* the bit by the writer */

@@ -6,11 +6,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/quiet.h"
 #include "base/step.h"
+#include "streamcache.h"
 
 /* By hand: snprintf() is a twentieth of a first hit. */
 static char *put_hex(char *at, uint64_t value, unsigned digits)
@@ -158,11 +160,60 @@ int blob_write(int fd, const void *data, size_t bytes, uint64_t offset)
 	return 0;
 }
 
-int blob_seal(const struct store *store, int fd)
+int blob_write_two(int fd, const void *first, size_t first_bytes, const void *second,
+		   size_t second_bytes, uint64_t offset)
+{
+	/* No write changes what it writes. */
+	struct iovec pieces[2] = { { .iov_base = (void *)(uintptr_t)first, .iov_len = first_bytes },
+				   { .iov_base = (void *)(uintptr_t)second,
+				     .iov_len = second_bytes } };
+	struct quiet quiet;
+	ssize_t done;
+	int ret;
+
+	quiet_begin(&quiet);
+	done = pwritev(fd, pieces, 2, (off_t)offset);
+	quiet_end(&quiet, done < 0 && errno == EFBIG ? SIGXFSZ : 0);
+	if (done == (ssize_t)(first_bytes + second_bytes))
+		return 0;
+	ret = blob_write(fd, first, first_bytes, offset);
+	return ret < 0 ? ret : blob_write(fd, second, second_bytes, offset + first_bytes);
+}
+
+static int sync_directory(const struct store *store, const char *name)
+{
+	int fd = fd_openat(store->blobs_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int ret = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/* The bytes, and, if its name is to be there after a power cut as well, the directories. */
+static int make_durable(const struct store *store, int fd, struct key_hash hash)
+{
+	char fan[3] = { 0 };
+	int ret;
+
+	if (store->durability == SCACHE_DURABILITY_NONE)
+		return 0;
+	if (fsync(fd) < 0)
+		return -errno;
+	if (store->durability == SCACHE_DURABILITY_DATA)
+		return 0;
+	put_hex(fan, hash.high >> 56, 2);
+	ret = sync_directory(store, fan);
+	return ret < 0 ? ret : sync_directory(store, ".");
+}
+
+int blob_seal(const struct store *store, int fd, struct key_hash hash)
 {
 	/* Only its owner may; in a group share another member may have taken it over. */
 	int ret = fchmod(fd, store->file_mode & 0440) < 0 && errno != EPERM ? -errno : 0;
 
+	if (ret == 0)
+		ret = make_durable(store, fd, hash);
 	/* After EINTR the descriptor is gone on Linux, and nothing is lost. */
 	if (close(fd) < 0 && errno != EINTR && ret == 0)
 		ret = -errno;
@@ -224,6 +275,14 @@ int blob_remove_path(const struct store *store, const char *path)
 	/* STEP blob-emptied: no bytes, still named. Die here: swept again. */
 	STEP("blob-emptied");
 	return unlink_path(store, path);
+}
+
+void blob_disown(const struct store *store, struct entry_name name, struct key_hash hash)
+{
+	char path[BLOB_PATH_BYTES];
+
+	blob_path(store, name, hash, path);
+	(void)!fchmodat(store->blobs_fd, path, store->file_mode, 0);
 }
 
 void blob_unlink(const struct store *store, struct entry_name name, struct key_hash hash)

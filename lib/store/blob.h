@@ -46,8 +46,22 @@ int blob_open(const struct store *store, struct entry_name name, struct key_hash
  */
 int blob_write(int fd, const void *data, size_t bytes, uint64_t offset);
 
-/* blob_seal - no more writing: drop the w bits and close. 0 or -errno; closed anyway. */
-int blob_seal(const struct store *store, int fd);
+/* blob_write_two - the same for two pieces in a row, by one system call if it takes both. */
+int blob_write_two(int fd, const void *first, size_t first_bytes, const void *second,
+		   size_t second_bytes, uint64_t offset);
+
+/*
+ * blob_seal - no more writing: drop the w bits, have the disk take it as durably as
+ * store->durability says, and close. 0 or -errno; closed anyway.
+ */
+int blob_seal(const struct store *store, int fd, struct key_hash hash);
+
+/*
+ * blob_disown - nobody wants it any more, but somebody reads it yet: so that it does not
+ * come back with the next segment if all of us die now. A file with a w bit is none
+ * that was finished.
+ */
+void blob_disown(const struct store *store, struct entry_name name, struct key_hash hash);
 
 /* blob_read - up to @bytes at @offset. Count, 0 at the end of the file, -errno. */
 ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset);

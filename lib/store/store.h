@@ -17,6 +17,7 @@ struct store {
 	mode_t dir_mode; /* of directories we make */
 	mode_t file_mode; /* of files while they grow; sealed ones lose the w bits */
 	char uuid[UUID_TEXT_BYTES];
+	uint32_t durability, verify; /* enum scache_durability, enum scache_verify */
 	struct table table;
 	/* Who needs all this: calls and streams; at 0 leave() is called. */
 	_Atomic uint32_t users;

@@ -64,8 +64,10 @@ static bool collect(struct store *store, struct entry_name name)
 			segment_retire(segment);
 			return false;
 		}
-		if (has_readers(store, name))
+		if (has_readers(store, name)) {
+			blob_disown(store, name, entry_hash(entry_at(segment, name.idx)));
 			return false;
+		}
 		entry_retire(segment, name, word);
 		word = shm_load(at);
 	}

@@ -3,9 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <urcu-bp.h>
@@ -13,25 +11,11 @@
 
 #include "base/thread.h"
 #include "store/blob.h"
+#include "store/opened.h"
 
 #define BUCKETS TABLE_ITEMS_MAX
 #define CONDEMNED_MAX 64 /* items that wait for one grace period together */
 #define LOOKS_MAX 16     /* ahead of the hand, for one whose entry has ended */
-
-struct open_blob {
-	struct cds_lfht_node node;
-	struct entry_name name;
-	int fd; /* -1: `copy` has it all */
-	/* 1 for the table, 1 a user; at 0 it is condemned and never comes back. */
-	_Atomic uint32_t users;
-	_Atomic bool is_used; /* since the hand last passed */
-	uint32_t place;
-	bool is_listed; /* false: the table was full, it is its one user's */
-	_Atomic uint64_t bytes; /* of a finished blob, as its file was seen to have */
-	_Atomic(unsigned char *) view;
-	struct open_blob *next_condemned;
-	unsigned char copy[];
-};
 
 static unsigned long name_hash(struct entry_name name)
 {
@@ -75,17 +59,6 @@ int table_init(struct table *table)
 
 /* ----------------------------------------------------------------- ends of items */
 
-static void let_go(struct open_blob *blob)
-{
-	UNCANCELLED;
-	unsigned char *view = atomic_load(&blob->view);
-
-	if (view != NULL)
-		munmap(view, atomic_load(&blob->bytes));
-	if (blob->fd >= 0)
-		close(blob->fd);
-}
-
 static void free_condemned(struct open_blob *blob)
 {
 	for (struct open_blob *next; blob != NULL; blob = next) {
@@ -100,7 +73,7 @@ static void condemn(struct table *table, struct open_blob *blob)
 	UNCANCELLED;
 	struct open_blob *batch = NULL;
 
-	let_go(blob);
+	opened_close(blob);
 	pthread_mutex_lock(&table->mutex);
 	blob->next_condemned = table->condemned;
 	table->condemned = blob;
@@ -283,13 +256,6 @@ static struct open_blob *lookup(struct table *table, struct entry_name name)
 	return blob;
 }
 
-static bool has_size(int fd, uint64_t bytes)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && (uint64_t)st.st_size == bytes;
-}
-
 static int open_file(struct store *store, struct entry_name name, struct key_hash hash)
 {
 	int fd = blob_open(store, name, hash);
@@ -300,49 +266,26 @@ static int open_file(struct store *store, struct entry_name name, struct key_has
 	return fd;
 }
 
-/* All of a small finished blob, and not a byte more. */
-static int fill_copy(struct open_blob *blob, uint64_t bytes)
-{
-	uint64_t done = 0;
-	ssize_t part;
-
-	/* One byte more is asked for than there should be; short of it is its end. */
-	do {
-		part = blob_read(blob->fd, blob->copy + done, (size_t)(bytes + 1 - done), done);
-		if (part < 0)
-			return (int)part;
-		done += (uint64_t)part;
-	} while (part > 0 && done < bytes);
-	if (done != bytes)
-		return -ENOENT;
-	close(blob->fd);
-	blob->fd = -1;
-	return 0;
-}
-
-static int make(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
-		struct open_blob **ret_blob)
+static int make(struct store *store, struct entry_name name, struct key_hash hash,
+		const struct blob_facts *facts, struct open_blob **ret_blob)
 {
 	UNCANCELLED;
-	bool is_copy = bytes <= TABLE_COPY_BYTES_MAX;
-	struct open_blob *blob = malloc(sizeof(*blob) + (is_copy ? bytes + 1 : 0));
+	bool is_copy = facts->bytes <= TABLE_COPY_BYTES_MAX &&
+		       facts->file_bytes <= TABLE_COPY_FILE_BYTES_MAX;
+	struct open_blob *blob =
+		malloc(sizeof(*blob) + (is_copy ? (size_t)facts->file_bytes + 8 : 0));
 	int ret = 0;
 
 	if (blob == NULL)
 		return -ENOMEM;
 	make_room(store, is_copy);
 	*blob = (struct open_blob){ .name = name };
-	atomic_init(&blob->bytes, bytes);
+	atomic_init(&blob->bytes, facts->bytes);
 	atomic_init(&blob->users, 2);
 	blob->fd = open_file(store, name, hash);
-	if (blob->fd < 0)
-		ret = blob->fd;
-	else if (is_copy)
-		ret = fill_copy(blob, bytes);
-	else if (bytes != TABLE_GROWING && !has_size(blob->fd, bytes))
-		ret = -ENOENT;
+	ret = blob->fd < 0 ? blob->fd : opened_look_into(store, blob, facts, is_copy);
 	if (ret < 0) {
-		let_go(blob);
+		opened_close(blob);
 		free(blob);
 		return ret;
 	}
@@ -350,19 +293,23 @@ static int make(struct store *store, struct entry_name name, struct key_hash has
 	return 0;
 }
 
-/* What was opened while it grew is finished now. 0; -EAGAIN: open it anew; -ENOENT. */
-static int note_size(struct store *store, struct open_blob *blob, uint64_t bytes)
+/* What was opened otherwise than it is wanted now. 0; -EAGAIN: open it anew; -EBADMSG. */
+static int suit(struct store *store, struct open_blob *blob, const struct blob_facts *facts)
 {
-	if (likely(bytes == TABLE_GROWING ||
-		   atomic_load_explicit(&blob->bytes, memory_order_acquire) != TABLE_GROWING))
+	bool is_damaged;
+
+	if (likely(facts->bytes == TABLE_GROWING ||
+		   (atomic_load_explicit(&blob->bytes, memory_order_acquire) != TABLE_GROWING &&
+		    blob->is_guarded >= facts->is_guarded)))
 		return 0;
-	if (bytes > TABLE_COPY_BYTES_MAX && has_size(blob->fd, bytes)) {
-		atomic_store(&blob->bytes, bytes);
+	is_damaged = facts->bytes > TABLE_COPY_BYTES_MAX && !opened_has_size(blob, facts->file_bytes);
+	if (!is_damaged && facts->bytes > TABLE_COPY_BYTES_MAX && !facts->is_guarded) {
+		atomic_store(&blob->bytes, facts->bytes);
 		return 0;
 	}
 	table_drop(store, blob);
 	table_put(store, blob);
-	return bytes > TABLE_COPY_BYTES_MAX ? -ENOENT : -EAGAIN;
+	return is_damaged ? -EBADMSG : -EAGAIN;
 }
 
 /* Ours into the table, or, if another thread was faster, out with it. */
@@ -388,8 +335,8 @@ static bool insert(struct table *table, struct open_blob *blob)
 	return false;
 }
 
-int table_get(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
-	      struct open_blob **ret_blob)
+int table_get(struct store *store, struct entry_name name, struct key_hash hash,
+	      const struct blob_facts *facts, struct open_blob **ret_blob)
 {
 	struct open_blob *blob, *mine = NULL;
 	int ret = 0;
@@ -397,12 +344,12 @@ int table_get(struct store *store, struct entry_name name, struct key_hash hash,
 	for (;;) {
 		blob = lookup(&store->table, name);
 		if (blob != NULL) {
-			ret = note_size(store, blob, bytes);
+			ret = suit(store, blob, facts);
 			if (ret != -EAGAIN)
 				break;
 		}
 		if (mine == NULL)
-			ret = make(store, name, hash, bytes, &mine);
+			ret = make(store, name, hash, facts, &mine);
 		if (ret < 0)
 			return ret;
 		if (insert(&store->table, mine)) {
@@ -412,48 +359,11 @@ int table_get(struct store *store, struct entry_name name, struct key_hash hash,
 		/* Another thread was faster: use its one, unless that is going just now. */
 	}
 	if (mine != NULL) {
-		let_go(mine);
+		opened_close(mine);
 		free(mine);
 	}
 	*ret_blob = blob;
 	return ret;
-}
-
-/* ------------------------------------------------------------------------- bytes */
-
-ssize_t table_read(const struct open_blob *blob, void *ret_data, size_t bytes, uint64_t offset)
-{
-	uint64_t size;
-
-	if (blob->fd >= 0)
-		return blob_read(blob->fd, ret_data, bytes, offset);
-	size = atomic_load_explicit(&blob->bytes, memory_order_relaxed);
-	bytes = (size_t)min_u64(bytes, size - min_u64(offset, size));
-	memcpy(ret_data, blob->copy + min_u64(offset, size), bytes);
-	return (ssize_t)bytes;
-}
-
-int table_fd(const struct open_blob *blob)
-{
-	return blob->fd;
-}
-
-const unsigned char *table_view(struct open_blob *blob)
-{
-	uint64_t bytes = atomic_load_explicit(&blob->bytes, memory_order_acquire);
-	unsigned char *view = atomic_load_explicit(&blob->view, memory_order_acquire), *seen = NULL;
-
-	if (blob->fd < 0)
-		return blob->copy;
-	if (view != NULL || bytes == TABLE_GROWING || bytes > SIZE_MAX / 2)
-		return view;
-	view = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, blob->fd, 0);
-	if (view == MAP_FAILED)
-		return NULL;
-	if (atomic_compare_exchange_strong(&blob->view, &seen, view))
-		return view;
-	munmap(view, (size_t)bytes);
-	return seen;
 }
 
 /* ------------------------------------------------------------------------- the end */
@@ -476,7 +386,7 @@ static void empty(struct table *table, bool bury)
 		if (bury)
 			condemn(table, container_of(node, struct open_blob, node));
 		else
-			let_go(container_of(node, struct open_blob, node));
+			opened_close(container_of(node, struct open_blob, node));
 	}
 }
 

@@ -31,6 +31,7 @@
 #define TABLE_FILES_MAX 256u
 #define TABLE_COPY_BYTES_MAX (16u << 10)     /* of one blob */
 #define TABLE_COPIES_BYTES_MAX (16u << 20)   /* of all */
+#define TABLE_COPY_FILE_BYTES_MAX (TABLE_COPY_BYTES_MAX + (8u << 10)) /* with its footer */
 #define TABLE_GROWING UINT64_MAX	     /* size of a blob that is not finished */
 
 struct store;
@@ -54,30 +55,25 @@ void table_destroy(struct table *table);
 /* table_forget - in a fork child: close the descriptors, leave the memory. */
 void table_forget(struct table *table);
 
+/* What its entry says of a blob. */
+struct blob_facts {
+	uint64_t bytes;	     /* of the payload if it is finished, else TABLE_GROWING */
+	uint64_t file_bytes; /* with the footer */
+	bool is_guarded;     /* compared with its checksums before it is seen */
+};
+
 /*
  * table_get - the open blob of @name, opened if need be; counts a user.
- * @bytes: the size of a finished blob, or TABLE_GROWING.
- * Returns 0, -ENOENT (the file is gone, or not of that size), -errno.
+ * Returns 0, -ENOENT (the file is gone), -EBADMSG (it is not of that size, or damaged),
+ * -errno.
  */
-int table_get(struct store *store, struct entry_name name, struct key_hash hash, uint64_t bytes,
-	      struct open_blob **ret_blob);
+int table_get(struct store *store, struct entry_name name, struct key_hash hash,
+	      const struct blob_facts *facts, struct open_blob **ret_blob);
 
 /* table_put - one user less. */
 void table_put(struct store *store, struct open_blob *blob);
 
 /* table_drop - forget a damaged blob; its users keep it until they put it. */
 void table_drop(struct store *store, struct open_blob *blob);
-
-/* table_read - as blob_read(). */
-ssize_t table_read(const struct open_blob *blob, void *ret_data, size_t bytes, uint64_t offset);
-
-/* table_fd - its file, or -1 if we have a copy of all of it. */
-int table_fd(const struct open_blob *blob);
-
-/*
- * table_view - all of a finished blob as memory, mapped at the first call; NULL: it is
- * growing or empty, or cannot be mapped. As long as there is a user.
- */
-const unsigned char *table_view(struct open_blob *blob);
 
 #endif

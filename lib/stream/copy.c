@@ -16,10 +16,11 @@
 int copy_get_blob(struct scache_reader *reader)
 {
 	UNCANCELLED;
+	const struct blob_facts growing = { .bytes = TABLE_GROWING };
 
 	if (reader->blob != NULL)
 		return 0;
-	return table_get(reader->store, reader->name, entry_hash(reader->entry), TABLE_GROWING,
+	return table_get(reader->store, reader->name, entry_hash(reader->entry), &growing,
 			 &reader->blob);
 }
 
@@ -46,14 +47,15 @@ static size_t copy_from_ring(struct scache_reader *reader, uint64_t from, unsign
 	return done;
 }
 
-/* The file lacks bytes that we know it had: never wrong bytes, never an early end. */
+/* The file lacks bytes that we know it had, or has others: never wrong bytes, never an early end. */
 static int blob_is_damaged(struct scache_reader *reader)
 {
 	struct store *store = reader->store;
 
 	if (reader->blob != NULL)
 		table_drop(store, reader->blob);
-	entry_hide_any(store->segment, reader->name);
+	if (entry_hide_any(store->segment, reader->name))
+		peer_count(store->peer, STAT_DAMAGED, 1);
 	return -EBADMSG;
 }
 
@@ -61,8 +63,9 @@ static int blob_is_damaged(struct scache_reader *reader)
 static ssize_t copy_from_blob(struct scache_reader *reader, uint64_t from, void *data, size_t bytes)
 {
 	UNCANCELLED;
+	int ret = opened_check(reader->store, reader->blob, from, bytes);
 
-	return table_read(reader->blob, data, bytes, from);
+	return ret < 0 ? ret : opened_read(reader->blob, data, bytes, from);
 }
 
 static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void *data, size_t bytes)
@@ -82,9 +85,9 @@ static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void 
 		return ret;
 	bytes = (size_t)min_u64(bytes, flushed - from);
 	/* A copy has no cancellation point, and what holds them off is a tenth of a hit. */
-	done = table_fd(reader->blob) < 0 ? table_read(reader->blob, data, bytes, from) :
-					    copy_from_blob(reader, from, data, bytes);
-	return done == 0 ? blob_is_damaged(reader) : done;
+	done = opened_fd(reader->blob) < 0 ? opened_read(reader->blob, data, bytes, from) :
+					     copy_from_blob(reader, from, data, bytes);
+	return done == 0 || done == -EBADMSG || done == -EIO ? blob_is_damaged(reader) : done;
 }
 
 bool reader_is_still_there(const struct scache_reader *reader)

@@ -222,10 +222,13 @@ static size_t send_some(struct scache_reader *reader, int fd, uint64_t written, 
 	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
 	flushed = min_u64(shm_load_acquire(&reader->entry->flushed), written);
 	if (flushed <= reader->position || copy_get_blob(reader) < 0 ||
-	    table_fd(reader->blob) < 0 || !reader_is_still_there(reader))
+	    opened_fd(reader->blob) < 0 || !reader_is_still_there(reader))
 		return 0;
-	source.file_fd = table_fd(reader->blob);
+	source.file_fd = opened_fd(reader->blob);
 	bytes = (size_t)min_u64(bytes, min_u64(flushed - reader->position, SEND_BYTES));
+	/* Copying tells what is wrong with them. */
+	if (opened_check(reader->store, reader->blob, reader->position, bytes) < 0)
+		return 0;
 	done = put_out(reader, fd, &source, bytes, timeout_ns, deadline_ns, ret_error);
 	/* Not into this kind of file, or not appending: then by write(). */
 	if (done == 0 && (*ret_error == -EINVAL || *ret_error == -ENOSYS ||

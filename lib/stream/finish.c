@@ -102,20 +102,10 @@ int writer_fail(struct scache_writer *writer, int code)
 static void settle_file(struct scache_writer *writer)
 {
 	if (writer->ring != NULL)
-		writer_flush(writer, true);
-	if (writer->ring_only)
-		return;
-	/* A dead producer may have stored more than it published. */
-	if (writer->taken_over && ftruncate(writer->fd, (off_t)writer->written) < 0) {
+		writer_flush(writer, false);
+	/* What a failed close has lost nobody knows: do not keep it. */
+	if (!writer->ring_only && keep_file(writer) < 0)
 		writer_go_without_file(writer);
-		return;
-	}
-	if (blob_seal(writer->store, writer->fd) < 0) {
-		/* What a failed close has lost nobody knows: do not keep it. */
-		writer->fd = -1;
-		writer_go_without_file(writer);
-	}
-	writer->fd = -1;
 }
 
 int scache_finish(struct scache_writer *writer)
@@ -202,6 +192,7 @@ int scache_writer_close(struct scache_writer *writer)
 		atomic_fetch_sub(open_streams, 1);
 	if (writer->fd >= 0)
 		close(writer->fd);
+	sums_free(&writer->sums);
 	free(writer->bounce);
 	writer->magic = MAGIC_DEAD;
 	pair_put(writer->pair);

@@ -17,6 +17,7 @@
 #include "stream/stream.h"
 
 #define WINDOW_BYTES (64ull << 20) /* of address space, for a file that grows */
+#define SHOW_BYTES (1u << 30)	   /* at once, for what is guarded is compared first */
 
 void peek_close(struct scache_reader *reader)
 {
@@ -34,7 +35,7 @@ static const unsigned char *see_window(struct scache_reader *reader, uint64_t at
 	if (reader->window == NULL || reader->window_from != from) {
 		peek_close(reader);
 		/* Beyond the end of the file it may only not be touched. */
-		window = mmap(NULL, WINDOW_BYTES, PROT_READ, MAP_SHARED, table_fd(reader->blob),
+		window = mmap(NULL, WINDOW_BYTES, PROT_READ, MAP_SHARED, opened_fd(reader->blob),
 			      (off_t)from);
 		if (window == MAP_FAILED)
 			return NULL;
@@ -46,11 +47,11 @@ static const unsigned char *see_window(struct scache_reader *reader, uint64_t at
 }
 
 /*
- * From the file: how many of the bytes up to @written *@ret_data shows; 0: none, and
+ * From the file: how many of @bytes, none beyond @written, *@ret_data shows; 0: none, and
  * copying finds them or says what is wrong. Beyond @written the next producer may
  * store others, or cut the file.
  */
-static uint64_t see_file(struct scache_reader *reader, uint64_t written,
+static uint64_t see_file(struct scache_reader *reader, uint64_t written, size_t bytes,
 			 const unsigned char **ret_data)
 {
 	UNCANCELLED;
@@ -61,16 +62,18 @@ static uint64_t see_file(struct scache_reader *reader, uint64_t written,
 	flushed = end = min_u64(shm_load_acquire(&reader->entry->flushed), written);
 	if (flushed <= at || copy_get_blob(reader) < 0)
 		return 0;
-	data = table_view(reader->blob);
+	data = opened_view(reader->blob);
 	if (data != NULL)
 		data += at;
 	else
 		data = see_window(reader, at, &end);
 	if (data == NULL)
 		return 0;
-	end = min_u64(end, flushed);
+	bytes = (size_t)min_u64(bytes, min_u64(min_u64(end, flushed) - at, SHOW_BYTES));
+	if (opened_check(reader->store, reader->blob, at, bytes) < 0)
+		return 0;
 	*ret_data = data;
-	return end - at;
+	return bytes;
 }
 
 unsigned char *reader_get_bounce(struct scache_reader *reader)
@@ -103,7 +106,7 @@ ssize_t scache_peek(struct scache_reader *reader, const void **ret_data, size_t 
 	done = reader_ready(reader, timeout_ns, &written);
 	if (done <= 0)
 		return done;
-	done = (ssize_t)min_u64(bytes, see_file(reader, written, &data));
+	done = (ssize_t)see_file(reader, written, bytes, &data);
 	if (done > 0 && unlikely(!reader_is_still_there(reader)))
 		done = -ESTALE;
 	else if (done > 0)

@@ -40,11 +40,26 @@ static bool needs_file(const struct scache_reader *reader, uint64_t state)
 	       shm_load_acquire(&reader->entry->flushed) > 0;
 }
 
+static struct blob_facts facts_of(const struct scache_reader *reader, uint64_t state)
+{
+	struct blob_facts facts = { .bytes = TABLE_GROWING };
+	uint32_t verify = reader->store->verify;
+
+	if (state_of(state) != ENTRY_SEALED)
+		return facts;
+	facts.bytes = shm_load_relaxed(&reader->entry->written);
+	facts.file_bytes = shm_load_relaxed(&reader->entry->file_bytes);
+	facts.is_guarded = verify == SCACHE_VERIFY_ALWAYS ||
+			   (verify != SCACHE_VERIFY_NEVER && state_is_unverified(state));
+	return facts;
+}
+
 int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint64_t state,
 		struct scache_reader **ret_reader)
 {
 	struct scache_reader *reader = malloc(sizeof(*reader));
 	struct segment *segment = store->segment;
+	struct blob_facts facts;
 	uint32_t ring;
 	int ret;
 
@@ -67,10 +82,8 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 		reader->ring_mask = segment->geometry.ring_bytes - 1;
 	}
 	if (needs_file(reader, state)) {
-		ret = table_get(store, name, entry_hash(reader->entry),
-				state_of(state) == ENTRY_SEALED ?
-					shm_load_relaxed(&reader->entry->written) : TABLE_GROWING,
-				&reader->blob);
+		facts = facts_of(reader, state);
+		ret = table_get(store, name, entry_hash(reader->entry), &facts, &reader->blob);
 		if (ret < 0) {
 			free(reader);
 			return ret;

@@ -75,8 +75,8 @@ static ssize_t copy_message(struct scache_reader *reader, char *text, size_t byt
 		ret = copy_get_blob(reader);
 		if (ret < 0)
 			return ret;
-		return table_read(reader->blob, text, bytes,
-				  shm_load_relaxed(&entry->written));
+		return opened_read(reader->blob, text, bytes,
+				   shm_load_relaxed(&entry->written));
 	}
 	at = (key_bytes + 7) / 8 * 8;
 	for (i = 0; i < bytes && at + i < 8 * SHM_KEY_WORDS; i++)

@@ -25,12 +25,13 @@
  *	takeover.c a dead producer's work, gone on with
  *	replay.c   the same work done once more, gone on with in the middle
  *	info.c	   what is shown of an entry
+ *	keep.c	   what makes its file last
  */
 #ifndef STREAM_STREAM_H
 #define STREAM_STREAM_H
 
-#include "store/store.h"
-#include "store/table.h"
+#include "store/opened.h"
+#include "store/sums.h"
 #include "streamcache.h"
 
 #define BOUNCE_BYTES (256u << 10)
@@ -117,6 +118,7 @@ struct scache_writer {
 	uint32_t key_bytes;
 	uint32_t pace_cell;
 	uint32_t reap_hand; /* where dead readers are looked for next */
+	struct sums sums; /* of the bytes in the file; see keep.c */
 	int fd; /* -1: no file */
 	bool run_to_end;
 	bool pace_slowest;
@@ -131,8 +133,8 @@ struct scache_writer {
 /*
  * reader_open - around a cursor that is attached to @name in state @state.
  * Opens the file if the reader cannot do without. Returns 0; -ENOENT if the
- * file is gone: the entry is a miss; -errno. On failure the cursor is left
- * as it was.
+ * file is gone, -EBADMSG if it is damaged: the entry is a miss; -errno. On failure
+ * the cursor is left as it was.
  */
 int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint64_t state,
 		struct scache_reader **ret_reader);
@@ -156,6 +158,17 @@ void writer_go_without_file(struct scache_writer *writer);
 
 /* writer_flush - the ring to the file: whole flush units, or (@all) what there is. */
 void writer_flush(struct scache_writer *writer, bool all);
+
+/* ----------------------------------------------------------------- keep.c */
+
+/* keep_note - @bytes bytes more are in the file, behind `flushed`. */
+void keep_note(struct scache_writer *writer, const void *data, size_t bytes);
+
+/*
+ * keep_file - what is not in the file yet, and the footer; then it is closed for good.
+ * 0 or -errno: the file is not to be kept, and what the ring has the ring still has.
+ */
+int keep_file(struct scache_writer *writer);
 
 /* writer_check_handle - 0, -ECHILD, its sticky error, or -EINVAL after its end. */
 int writer_check_handle(struct scache_writer *writer);

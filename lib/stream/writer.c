@@ -110,6 +110,7 @@ void writer_flush(struct scache_writer *writer, bool all)
 		}
 		/* STEP blob-written: in the file, not announced. Die here: bytes nobody counts. */
 		STEP("blob-written");
+		keep_note(writer, writer->ring + offset, bytes);
 		writer->flushed += bytes;
 		/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 		shm_store_release(&writer->entry->flushed, writer->flushed);
@@ -163,6 +164,7 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 		return ret;
 	/* STEP file-appended: in the file, not flushed. Die here: bytes nobody counts. */
 	STEP("file-appended");
+	keep_note(writer, data, bytes);
 	writer->flushed += bytes;
 	/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 	shm_store_release(&writer->entry->flushed, writer->flushed);

@@ -64,7 +64,7 @@ await files_are 0
 
 case_is "files that no entry owns go, files of strangers stay"
 printf kept | "$sc" put kept || fail "put"
-blob=$(find "$work/cache" -type f -path '*.*.*.*' -size 4c)
+blob=$(find "$work/cache" -type f -path '*.*.*.*' -size +0)
 [ -n "$blob" ] || fail "the blob file was not found"
 cp -p "$blob" "${blob%.*}.999999"
 echo mine >"$work/cache/stranger"

@@ -112,7 +112,7 @@ START_TEST(a_sealed_file_is_read_only)
 	char path[BLOB_PATH_BYTES];
 	struct stat st;
 
-	ck_assert_int_eq(blob_seal(store, fd), 0);
+	ck_assert_int_eq(blob_seal(store, fd, hash), 0);
 	ck_assert_int_eq(fcntl(fd, F_GETFD), -1);
 	blob_path(store, name, hash, path);
 	ck_assert_int_eq(fstatat(store->blobs_fd, path, &st, 0), 0);
@@ -120,7 +120,7 @@ START_TEST(a_sealed_file_is_read_only)
 	/* And is removed nevertheless. */
 	blob_remove(store, name, hash);
 	ck_assert_int_eq(fstatat(store->blobs_fd, path, &st, 0), -1);
-	ck_assert_int_eq(blob_seal(store, -1), -EBADF);
+	ck_assert_int_eq(blob_seal(store, -1, hash), -EBADF);
 }
 END_TEST
 
@@ -140,7 +140,7 @@ START_TEST(in_a_group_share_the_umask_takes_nothing_away)
 	ck_assert_uint_eq(st.st_mode & 0777, 0660);
 	ck_assert_int_eq(fstatat(store->blobs_fd, "ab", &st, 0), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 02770);
-	ck_assert_int_eq(blob_seal(&shared, fd), 0);
+	ck_assert_int_eq(blob_seal(&shared, fd, hash), 0);
 	blob_path(store, name, hash, path);
 	ck_assert_int_eq(fstatat(store->blobs_fd, path, &st, 0), 0);
 	ck_assert_uint_eq(st.st_mode & 0777, 0440);
@@ -154,7 +154,7 @@ START_TEST(removing_gives_the_space_back_although_somebody_has_it_open)
 	struct stat st;
 
 	ck_assert_int_eq(blob_write(fd, "bytes", 5, 0), 0);
-	ck_assert_int_eq(blob_seal(store, fd), 0);
+	ck_assert_int_eq(blob_seal(store, fd, hash), 0);
 	blob_remove(store, name, hash);
 	ck_assert_int_eq(fstat(reader, &st), 0);
 	ck_assert_int_eq(st.st_size, 0);
