@@ -680,8 +680,8 @@ SCACHE_API int scache_repair(struct scache *cache, void (*finding)(void *arg, co
 struct scache_victim {
 	const char *name; /* the entry's key, or the file's path below DIR */
 	uint32_t name_bytes;
-	const char *why;  /* "expired", "orphan", "segment", "unknown", ... */
-	int removed;      /* 0: left where it is (unknown, or a dry run) */
+	const char *why;  /* "expired", "orphan", "adopted", "segment", "unknown", ... */
+	int removed;      /* 0: left (unknown, adopted, or a dry run) */
 	uint64_t bytes;
 };
 
@@ -700,11 +700,13 @@ struct scache_sweep_report {
 	uint64_t orphans, orphan_bytes; /* files that no entry owns */
 	uint64_t unknown;               /* files that are not ours: left */
 	uint64_t reaped;                /* dead peers cleaned up after */
+	uint64_t adopted, adopted_bytes; /* blobs of a former segment that are entries now */
 };
 
 /*
  * scache_sweep - remove expired entries, what dead peers left, and files of
- * ours that no entry owns. Open readers finish undisturbed. Any number of
+ * ours that no entry owns; of those, finished blobs of a former segment become entries
+ * as long as there are free slots. Open readers finish undisturbed. Any number of
  * sweeps may run at once. Returns 0 or -errno.
  */
 SCACHE_API int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
+#include <string.h>
 
 enum {
 	OPT_MAX_AGE = TOOL_OPT_OWN,
@@ -28,7 +29,8 @@ static void victim(void *arg, const struct scache_victim *one)
 		json_object_array_add(sweep->victims, victim_json(one));
 		return;
 	}
-	if (one->removed)
+	if (one->removed || (strcmp(one->why, "adopted") == 0 &&
+			     !(sweep->options.flags & SCACHE_DRY_RUN)))
 		return;
 	printf("%-10s %10s  ", one->why, text_bytes(one->bytes, size));
 	victim_print_name(one);
@@ -41,13 +43,17 @@ static const char *plural(uint64_t n, const char *one, const char *many)
 
 static void print_summary(const struct scache_sweep_report *report, int dry_run)
 {
-	char entry_bytes[TEXT_SHORT], orphan_bytes[TEXT_SHORT];
+	char entry_bytes[TEXT_SHORT], orphan_bytes[TEXT_SHORT], adopted_bytes[TEXT_SHORT];
 
 	printf("%s %" PRIu64 " %s (%s), %" PRIu64 " %s (%s)", dry_run ? "would remove" : "removed",
 	       report->entries, plural(report->entries, "entry", "entries"),
 	       text_bytes(report->entry_bytes, entry_bytes), report->orphans,
 	       plural(report->orphans, "orphan file", "orphan files"),
 	       text_bytes(report->orphan_bytes, orphan_bytes));
+	if (report->adopted)
+		printf("; %s %" PRIu64 " %s (%s)", dry_run ? "would adopt" : "adopted",
+		       report->adopted, plural(report->adopted, "former blob", "former blobs"),
+		       text_bytes(report->adopted_bytes, adopted_bytes));
 	if (report->unknown)
 		printf("; left %" PRIu64 " unknown %s", report->unknown,
 		       plural(report->unknown, "file", "files"));
@@ -67,6 +73,9 @@ static struct json_object *report_json(const struct scache_sweep_report *report,
 	json_object_object_add(root, "entry_bytes", json_object_new_uint64(report->entry_bytes));
 	json_object_object_add(root, "orphans", json_object_new_uint64(report->orphans));
 	json_object_object_add(root, "orphan_bytes", json_object_new_uint64(report->orphan_bytes));
+	json_object_object_add(root, "adopted", json_object_new_uint64(report->adopted));
+	json_object_object_add(root, "adopted_bytes",
+			       json_object_new_uint64(report->adopted_bytes));
 	json_object_object_add(root, "unknown", json_object_new_uint64(report->unknown));
 	json_object_object_add(root, "reaped", json_object_new_uint64(report->reaped));
 	json_object_object_add(root, "victims", victims);
@@ -128,10 +137,10 @@ static int run(struct tool *tool, int argc, char **argv)
 const struct command cmd_sweep = {
 	.name = "sweep",
 	.arguments = "[OPTION]...",
-	.summary = "Remove what has expired and what the dead left",
+	.summary = "Remove what has expired and what the dead left; adopt what is finished",
 	.help = "  --max-age=TIME     remove what was completed longer ago; without it each\n"
 		"                     entry's own limit counts\n"
-		"  --dry-run          only list what would be removed\n"
+		"  --dry-run          only list what would be removed or adopted\n"
 		TOOL_HELP_JSON TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 2 wrong usage, 125 the cache cannot be used.\n",

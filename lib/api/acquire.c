@@ -7,6 +7,7 @@
 #include "api/request.h"
 #include "base/thread.h"
 #include "shm/epoch.h"
+#include "store/adopt.h"
 #include "store/sweep.h"
 
 int scache_acquire(struct scache *cache, const void *key, size_t key_bytes,
@@ -78,6 +79,8 @@ int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 		sweep_entry(rq.store, name);
 		ret = 0;
 	}
+	if (adopt_may_help(rq.store, rq.key.hash) && adopt_forget(rq.store, &rq.key))
+		ret = 0;
 	seat_leave(rq.seat);
 	return ret;
 }

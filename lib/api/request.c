@@ -19,6 +19,7 @@
 #include "index/repair.h"
 #include "index/ring.h"
 #include "shm/epoch.h"
+#include "store/adopt.h"
 #include "store/blob.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
@@ -43,11 +44,11 @@ static bool is_fresh(const struct request *rq, struct entry_name name)
 	if (shm_load_relaxed(&segment->expires[name.idx]) <= now_ns)
 		return false;
 	/* What was finished while we came is fresh enough for anybody. */
-	if (ended_ns >= rq->started_ns)
+	if ((int64_t)(ended_ns - rq->started_ns) >= 0)
 		return true;
 	if (rq->refresh || rq->max_age_ns == SCACHE_ZERO)
 		return false;
-	return rq->max_age_ns == 0 || now_ns - ended_ns < rq->max_age_ns;
+	return rq->max_age_ns == 0 || clock_age_ns(ended_ns, now_ns) < rq->max_age_ns;
 }
 
 static void note_attach(struct request *rq, uint64_t state)
@@ -102,6 +103,14 @@ static enum round open_attached(struct request *rq, struct entry_name name, uint
 	return ROUND_DONE;
 }
 
+/* Somebody is between linking it and saying that it is finished. */
+static void pause_for_adoption(void)
+{
+	const struct timespec pause = { .tv_nsec = 50000 };
+
+	nanosleep(&pause, NULL);
+}
+
 static enum round take_over(struct request *rq, struct entry_name name, uint64_t state);
 
 /* Find the entry and attach to it. On a miss *ret_head is for index_insert(). */
@@ -132,9 +141,12 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 		return rq->create ? ROUND_AGAIN : ROUND_MISS;
 	}
 	/* A dead producer's entry serves nobody who has not begun with it. */
-	if (state_is_growing(state) && repair_producer(store->peer, name)) {
+	if (state_is_growing(state) &&
+	    (repair_producer(store->peer, name) || state_is_adopting(state))) {
 		if (attached)
 			cursor_detach(store->peer, rq->cell, name);
+		if (state_is_adopting(state))
+			pause_for_adoption();
 		return ROUND_AGAIN;
 	}
 	if (rq->create && rq->resumable) {
@@ -278,16 +290,6 @@ static enum round take_over(struct request *rq, struct entry_name name, uint64_t
 	return ret == -EAGAIN ? ROUND_AGAIN : ROUND_BYPASS;
 }
 
-/* A free slot, if need be by sweeping. */
-static int claim(struct store *store, struct entry_name *ret_name)
-{
-	int ret = entry_claim(store->peer, ret_name);
-
-	if (ret == -ENOSPC && sweep_make_room(store))
-		ret = entry_claim(store->peer, ret_name);
-	return ret;
-}
-
 /*
  * After a miss. The creator's own cursor is published before the entry can
  * be found, so that its reader is there before anybody can close the door.
@@ -301,7 +303,7 @@ static enum round create(struct request *rq, uint64_t head)
 	bool linked;
 
 	sweep_slice(store);
-	if (claim(store, &name) < 0)
+	if (sweep_claim(store, &name) < 0)
 		return ROUND_BYPASS;
 	if (prepare(rq, name, &fd) < 0) {
 		sweep_give_back(store, name, ENTRY_CLAIMED, false);
@@ -316,7 +318,7 @@ static enum round create(struct request *rq, uint64_t head)
 		 */
 		STEP("creator-attached");
 	}
-	entry_start(store->peer, name);
+	entry_start(store->peer, name, 0);
 	pin = epoch_enter(store->peer);
 	linked = index_insert(store->peer, name, &rq->key, head);
 	epoch_leave(store->peer, pin);
@@ -334,6 +336,16 @@ static enum round create(struct request *rq, uint64_t head)
 
 /* ------------------------------------------------------------------- request */
 
+/* A former segment may have it. Not for who wants a fresh one: then nobody is to find it. */
+static bool takes_former(const struct request *rq)
+{
+	if (!rq->refresh && rq->max_age_ns != SCACHE_ZERO)
+		return adopt_key(rq->store, &rq->key);
+	if (rq->create)
+		adopt_forget(rq->store, &rq->key);
+	return false;
+}
+
 static enum round run(struct request *rq)
 {
 	enum round round = ROUND_AGAIN;
@@ -343,6 +355,10 @@ static enum round run(struct request *rq)
 		round = find_and_attach(rq, &head);
 		if (round != ROUND_MISS)
 			continue;
+		if (unlikely(adopt_may_help(rq->store, rq->key.hash)) && takes_former(rq)) {
+			round = ROUND_AGAIN;
+			continue;
+		}
 		if (!rq->create)
 			break;
 		round = create(rq, head);

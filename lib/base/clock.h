@@ -30,6 +30,12 @@ static inline uint64_t clock_shared_ns(void)
 	return clock_read_ns(CLOCK_BOOTTIME);
 }
 
+/* clock_age_ns - from @then_ns, which may be before the boot (modulo 2^64), to @now_ns. */
+static inline uint64_t clock_age_ns(uint64_t then_ns, uint64_t now_ns)
+{
+	return (int64_t)(now_ns - then_ns) > 0 ? now_ns - then_ns : 0;
+}
+
 static inline int64_t clock_own_ns(void)
 {
 	return (int64_t)clock_read_ns(CLOCK_MONOTONIC);

@@ -81,10 +81,10 @@ void entry_fill(struct peer *peer, struct entry_name name, const struct entry_dr
 	STEP("entry-filled");
 }
 
-void entry_start(struct peer *peer, struct entry_name name)
+void entry_start(struct peer *peer, struct entry_name name, uint32_t flags)
 {
 	shm_store(entry_state_word(peer->segment, name.idx),
-		  state_make(name.gen, ENTRY_FILLING, 0, owner_low(peer)));
+		  state_make(name.gen, ENTRY_FILLING, flags, owner_low(peer)));
 	/* STEP entry-filling: not yet in its bucket. Die here: the reaper fails it. */
 	STEP("entry-filling");
 }

@@ -82,6 +82,12 @@ static inline bool state_is_unverified(uint64_t word)
 	return state_flags(word) & ENTRY_UNVERIFIED;
 }
 
+/* Not produced, but taken over from a former segment: finished in a moment. */
+static inline bool state_is_adopting(uint64_t word)
+{
+	return state_of(word) == ENTRY_FILLING && state_is_unverified(word);
+}
+
 static inline uint32_t state_low(uint64_t word)
 {
 	return (uint32_t)word & 0xffffffu;
@@ -186,7 +192,7 @@ int entry_claim(struct peer *peer, struct entry_name *ret_name);
 void entry_fill(struct peer *peer, struct entry_name name, const struct entry_draft *draft);
 
 /* entry_start - CLAIMED -> FILLING; from here on walkers that reach it believe it. */
-void entry_start(struct peer *peer, struct entry_name name);
+void entry_start(struct peer *peer, struct entry_name name, uint32_t flags);
 
 /*
  * entry_hide - close the door: set HIDDEN if the entry is still in @state.

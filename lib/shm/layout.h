@@ -75,6 +75,9 @@ struct shm_header {
 	shm_u64 next_sweep_ns ALIGNED(CACHE_LINE_BYTES); /* nothing to sweep before */
 	shm_u64 reap_hand;				 /* where the last reaping stopped */
 	shm_u64 sweep_hand;				 /* and the last sweep */
+	/* A bit for each fan-out directory: files of former segments may be there. By
+	   the creator; cleared by who has found none. */
+	shm_u64 former[4];
 };
 
 /* What each peer counts for itself; sums over all slots are the statistics. */

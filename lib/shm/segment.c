@@ -223,6 +223,8 @@ static void fill_header(struct shm_header *header, const struct lock_record *rec
 	/* Epochs start at 2 so that "two epochs ago" is never negative. */
 	shm_store_relaxed(&header->epoch, 2);
 	shm_store_relaxed(&header->next_sweep_ns, UINT64_MAX);
+	for (unsigned i = 0; i < ARRAY_COUNT(header->former); i++)
+		shm_store_relaxed(&header->former[i], UINT64_MAX);
 }
 
 static int create_file(const struct lock_record *record, const struct segment_wishes *wishes,

@@ -16,6 +16,7 @@
 #include "index/repair.h"
 #include "index/ring.h"
 #include "shm/epoch.h"
+#include "store/adopt.h"
 
 #define SLICE_ENTRIES 8
 #define ROOM_TRIES 256
@@ -204,24 +205,24 @@ static bool evict_oldest(struct store *store)
 	uint32_t count = segment->geometry.entries, start, i, looked = 0;
 	struct entry_name victim = { .idx = UINT32_MAX };
 	struct cursor_survey survey;
-	uint64_t oldest_ns = UINT64_MAX;
+	uint64_t oldest_ns = 0, now_ns = clock_shared_ns();
 
 	start = (uint32_t)(clock_shared_ns() >> 10);
 	for (i = 0; i < count && looked < EVICT_SAMPLE; i++) {
 		uint32_t idx = (start + i) % count;
-		uint64_t word = shm_load(entry_state_word(segment, idx)), ended_ns;
+		uint64_t word = shm_load(entry_state_word(segment, idx)), age_ns;
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
 
 		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word))
 			continue;
 		looked++;
-		ended_ns = shm_load_relaxed(&entry_at(segment, idx)->ended_ns);
-		if (ended_ns >= oldest_ns)
+		age_ns = clock_age_ns(shm_load_relaxed(&entry_at(segment, idx)->ended_ns), now_ns);
+		if (victim.idx != UINT32_MAX && age_ns <= oldest_ns)
 			continue;
 		cursor_survey(segment, name, &survey);
 		if (survey.count > 0)
 			continue;
-		oldest_ns = ended_ns;
+		oldest_ns = age_ns;
 		victim = name;
 	}
 	if (victim.idx == UINT32_MAX || !entry_hide(segment, victim, ENTRY_SEALED))
@@ -265,6 +266,15 @@ bool sweep_make_room(struct store *store)
 	return collect_from_stopped(store) || evict_oldest(store);
 }
 
+int sweep_claim(struct store *store, struct entry_name *ret_name)
+{
+	int ret = entry_claim(store->peer, ret_name);
+
+	if (ret == -ENOSPC && sweep_make_room(store))
+		ret = entry_claim(store->peer, ret_name);
+	return ret;
+}
+
 /* ------------------------------------------------------------ a full sweep */
 
 struct full_sweep {
@@ -293,15 +303,12 @@ static uint64_t expiry_of(const struct full_sweep *sweep, uint32_t idx)
 	const struct segment *segment = sweep->store->segment;
 	uint64_t expires_ns = shm_load_relaxed(&segment->expires[idx]);
 	uint64_t max_age_ns = sweep->options != NULL ? sweep->options->max_age_ns : 0;
-	uint64_t ended_ns = shm_load_relaxed(&segment->entries[idx].ended_ns);
+	uint64_t age_ns = clock_age_ns(shm_load_relaxed(&segment->entries[idx].ended_ns),
+				       clock_shared_ns());
 
 	if (max_age_ns == 0 || max_age_ns == SCACHE_UNLIMITED)
 		return expires_ns;
-	if (max_age_ns == SCACHE_ZERO)
-		return 0;
-	if (max_age_ns > UINT64_MAX - ended_ns)
-		return expires_ns;
-	return min_u64(expires_ns, ended_ns + max_age_ns);
+	return max_age_ns == SCACHE_ZERO || age_ns >= max_age_ns ? 0 : expires_ns;
 }
 
 static void sweep_old(struct full_sweep *sweep)
@@ -346,6 +353,12 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 		if (sweep->strangers ||
 		    lockfile_others_in_use(sweep->store->peer->lock_fd, segment->number) != 0)
 			return;
+		if (adopt_file(sweep->store, path, sweep->dry_run)) {
+			sweep->report->adopted++;
+			sweep->report->adopted_bytes += bytes;
+			tell(sweep, shown, shown_bytes, "adopted", false, bytes);
+			return;
+		}
 	} else if (id->name.idx < segment->geometry.entries) {
 		uint64_t word = shm_load(entry_state_word(segment, id->name.idx));
 
@@ -421,6 +434,7 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 	      struct scache_sweep_report *report)
 {
 	struct full_sweep sweep = { .store = store, .options = options, .report = report };
+	int ret;
 
 	sweep.dry_run = options != NULL && options->flags & SCACHE_DRY_RUN;
 	if (!sweep.dry_run)
@@ -429,5 +443,8 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 	if (!sweep.dry_run)
 		sweep_collect(store);
 	sweep.strangers = lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
-	return sweep_files(store, sweep_orphan, &sweep);
+	ret = sweep_files(store, sweep_orphan, &sweep);
+	if (ret == 0 && !sweep.dry_run && !sweep.strangers)
+		adopt_is_over(store);
+	return ret;
 }

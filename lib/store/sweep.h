@@ -29,6 +29,9 @@ void sweep_slice(struct store *store);
 /* sweep_make_room - the table is full: true if at least one slot was freed. */
 bool sweep_make_room(struct store *store);
 
+/* sweep_claim - a free slot, if need be by making room. 0 or -ENOSPC. */
+int sweep_claim(struct store *store, struct entry_name *ret_name);
+
 /* sweep_collect - whatever can go now. Returns the number of slots freed. */
 uint32_t sweep_collect(struct store *store);
 

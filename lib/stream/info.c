@@ -51,7 +51,7 @@ static void fill_times(const struct store *store, struct entry_name name, uint64
 					    (shm_u64 *)&entry->ended_ns);
 	if (since_ns == 0) /* its producer did not live to say when it ended */
 		since_ns = shm_load_relaxed((shm_u64 *)&entry->created_ns);
-	info->age_ns = now_ns > since_ns ? now_ns - since_ns : 0;
+	info->age_ns = clock_age_ns(since_ns, now_ns);
 	expires_ns = shm_load_relaxed(&store->segment->expires[name.idx]);
 	info->expires_in_ns = expires_ns == UINT64_MAX || state_of(word) != ENTRY_SEALED ?
 				      SCACHE_UNLIMITED :

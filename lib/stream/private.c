@@ -112,7 +112,7 @@ int private_open(uint64_t ring_bytes, const struct entry_draft *draft,
 	shm_store(&entry_at(store->segment, 0)->floor, 0);
 	shm_store(&entry_at(store->segment, 0)->had_reader, 1);
 	cursor_publish(store->segment, cell, name);
-	entry_start(store->peer, name);
+	entry_start(store->peer, name, 0);
 	entry_hide(store->segment, name, ENTRY_FILLING);
 	ret = writer_open(store, name, -1, &writer);
 	if (ret == 0)

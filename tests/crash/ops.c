@@ -97,6 +97,33 @@ static void prepare_half(void)
 	die_at("segment-header-written", run_open);
 }
 
+/* Finished blobs of a segment that is lost: one has the key, one is nobody's wish. */
+static void prepare_former(void)
+{
+	struct scache *cache = open_cache();
+
+	put_entry(cache, KEY, KEY_SEED);
+	put_entry(cache, "unwanted", 5);
+	put_entry(cache, "unasked", 6);
+	segment_retire(cache->seat->store.segment);
+	must_be(scache_close(cache), 0);
+	/* What was taken there is not counted in the next one. */
+	for (int i = 0; i < LABELS_MAX; i++)
+		scene->passed[i] = 0;
+}
+
+static void run_adopt(void)
+{
+	struct scache *cache = open_cache();
+
+	arm();
+	read_key(cache, KEY);
+	scache_remove(cache, "unwanted", 8);
+	must_be(scache_sweep(cache, NULL, NULL), 0);
+	disarm();
+	scache_close(cache);
+}
+
 static void run_destroy(void)
 {
 	arm();
@@ -341,6 +368,7 @@ const struct op ops[] = {
 	{ .name = "replace", .run = run_open, .prepare = prepare_half, .flags = OP_OPENS },
 	{ .name = "retire", .run = run_open, .mate = mate_retired, .flags = OP_OPENS },
 	{ .name = "join", .run = run_open },
+	{ .name = "adopt", .run = run_adopt, .prepare = prepare_former },
 	{ .name = "full house", .run = run_open, .mate = mate_full_house },
 	{ .name = "produce", .run = run_produce },
 	{ .name = "produce shared", .run = run_produce, .only = "fan-out-made",

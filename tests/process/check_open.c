@@ -293,7 +293,12 @@ START_TEST(a_truncated_segment_is_replaced_when_nobody_uses_it)
 	pattern_produce(scratch_create(cache, "k", 0, NULL), 1, 1000, 1000);
 	scratch_close(cache);
 	change_segment(5000, NULL, 0);
-	/* Of the former segment's blob a sweep knows that it is nobody's. */
+	/* The former segment's blob is there yet. */
+	cache = scratch_open();
+	must(!scratch_misses(cache, "k"));
+	must_be(scratch_stat(cache).adopted, 1);
+	must_be(scache_remove(cache, "k", 1), 0);
+	scratch_close(cache);
 	is_good_again();
 }
 END_TEST

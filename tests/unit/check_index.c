@@ -49,7 +49,7 @@ START_TEST(insert_behind_a_changed_head_fails)
 	his = fixture_link(other, &theirs);
 	ck_assert_int_eq(entry_claim(&cache->seat->peer, &mine), 0);
 	entry_fill(&cache->seat->peer, mine, &draft);
-	entry_start(&cache->seat->peer, mine);
+	entry_start(&cache->seat->peer, mine, 0);
 	ck_assert(!index_insert(&cache->seat->peer, mine, &key, head));
 	epoch_leave(&cache->seat->peer, pin);
 	ck_assert_int_eq(fixture_find(cache, &key, &found), 0);

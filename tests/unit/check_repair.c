@@ -261,7 +261,7 @@ START_TEST(a_filling_entry_that_is_in_no_chain_yet_is_swept_like_any_other)
 
 	ck_assert_int_eq(entry_claim(&victim->seat->peer, &name), 0);
 	entry_fill(&victim->seat->peer, name, &draft);
-	entry_start(&victim->seat->peer, name);
+	entry_start(&victim->seat->peer, name, 0);
 	kill_and_reap();
 	ck_assert_uint_eq(state_of(fixture_state(cache, name.idx)), ENTRY_FAILED);
 	ck_assert(sweep_entry(&cache->seat->store, name));

@@ -210,7 +210,7 @@ struct entry_name fixture_link(struct scache *cache, const struct index_key *key
 
 	ck_assert_int_eq(entry_claim(peer, &name), 0);
 	entry_fill(peer, name, &draft);
-	entry_start(peer, name);
+	entry_start(peer, name, 0);
 	pin = epoch_enter(peer);
 	ck_assert_int_eq(index_find(peer, key, &found, &state, &head), 0);
 	ck_assert(index_insert(peer, name, key, head));

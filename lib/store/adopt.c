@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/adopt.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/step.h"
+#include "base/thread.h"
+#include "shm/epoch.h"
+#include "shm/wait.h"
+#include "store/footer.h"
+#include "store/sweep.h"
+
+#define HASH_DIGITS 32
+#define LINK_TRIES 1000 /* others insert into the same bucket */
+
+/* A finished file of a former segment. */
+struct former {
+	char path[NAME_MAX + 8];
+	struct footer *footer;
+	uint64_t file_bytes, age_ns, since_created_ns;
+};
+
+static struct index_key key_of(const struct former *former)
+{
+	const struct footer *footer = former->footer;
+
+	return (struct index_key){ .key = footer->key,
+				   .key_bytes = footer->key_bytes,
+				   .hash = hash_key(footer->key, footer->key_bytes) };
+}
+
+/* How long ago, by a clock that somebody may have set back. */
+static uint64_t since(uint64_t then_ns, uint64_t now_ns)
+{
+	return now_ns > then_ns ? now_ns - then_ns : 0;
+}
+
+/* Its footer says what it is, and that it was finished. 0, -EBADMSG, -errno. */
+static int look_into(int fd, struct former *former)
+{
+	uint64_t now_ns = clock_read_ns(CLOCK_REALTIME);
+	struct stat st;
+	int ret;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	/* See blob_disown(). */
+	if (!S_ISREG(st.st_mode) || st.st_mode & 0222)
+		return -EBADMSG;
+	former->file_bytes = (uint64_t)st.st_size;
+	ret = footer_read(fd, former->file_bytes, &former->footer);
+	if (ret < 0)
+		return ret;
+	former->age_ns = since(former->footer->finished_ns, now_ns);
+	former->since_created_ns = since(former->footer->created_ns, now_ns);
+	if (former->age_ns < former->footer->max_age_ns)
+		return 0;
+	free(former->footer);
+	return -EBADMSG;
+}
+
+static int former_open(const struct store *store, const char *path, struct former *ret_former)
+{
+	int fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(ret_former->path, sizeof(ret_former->path), "%s", path);
+	ret = look_into(fd, ret_former);
+	close(fd);
+	return ret;
+}
+
+static bool is_where_its_key_is(const struct store *store, const struct former *former)
+{
+	char path[BLOB_PATH_BYTES];
+
+	blob_path(store, (struct entry_name){ 0 }, key_of(former).hash, path);
+	return memcmp(path, former->path, 3 + HASH_DIGITS) == 0;
+}
+
+static bool has_key(const struct former *former, const struct index_key *key)
+{
+	return former->footer->key_bytes == key->key_bytes &&
+	       memcmp(former->footer->key, key->key, key->key_bytes) == 0;
+}
+
+/* -------------------------------------------------------- from file to entry */
+
+/* All of the CLAIMED entry that its writer would have set by its end. */
+static void fill(struct store *store, struct entry_name name, const struct former *former)
+{
+	const struct footer *footer = former->footer;
+	struct shm_entry *entry = entry_at(store->segment, name.idx);
+	uint64_t now_ns = clock_shared_ns(), left_ns = footer->max_age_ns - former->age_ns;
+
+	/* May be before the boot: then ages still come out right, modulo 2^64. */
+	shm_store_relaxed(&entry->created_ns, now_ns - former->since_created_ns);
+	shm_store_relaxed(&entry->ended_ns, now_ns - former->age_ns);
+	shm_store_relaxed(&store->segment->expires[name.idx],
+			  footer->max_age_ns == UINT64_MAX || left_ns > UINT64_MAX - now_ns ?
+				  UINT64_MAX : now_ns + left_ns);
+	shm_store_relaxed(&entry->file_bytes, former->file_bytes);
+	shm_store_relaxed(&entry->written, footer->bytes);
+	shm_store_relaxed(&entry->flushed, footer->bytes);
+}
+
+static bool has_entry(struct store *store, const struct index_key *key)
+{
+	unsigned pin = epoch_enter(store->peer);
+	struct entry_name name;
+	uint64_t state, head;
+	bool found = index_find(store->peer, key, &name, &state, &head) != 0;
+
+	epoch_leave(store->peer, pin);
+	return found;
+}
+
+/* Into its bucket, unless there is one of its key by now. */
+static bool link_entry(struct store *store, struct entry_name name, const struct index_key *key)
+{
+	unsigned pin = epoch_enter(store->peer);
+	struct entry_name other;
+	uint64_t state, head;
+	bool linked = false;
+
+	for (int i = 0; i < LINK_TRIES && !linked; i++) {
+		if (index_find(store->peer, key, &other, &state, &head) != 0)
+			break;
+		linked = index_insert(store->peer, name, key, head);
+	}
+	epoch_leave(store->peer, pin);
+	return linked;
+}
+
+/* Linked: everybody may have it now. */
+static void seal(struct store *store, struct entry_name name)
+{
+	struct segment *segment = store->segment;
+	uint64_t expires_ns = shm_load_relaxed(&segment->expires[name.idx]);
+
+	/* ORDER entry-ended, release: sizes and times before the state. Pairs with reader_ended(). */
+	entry_change(store->peer, name, ENTRY_FILLING, ENTRY_SEALED, 0);
+	/* STEP adopted: as if it had just been finished. Die here: our reaper sets the hint anew. */
+	STEP("adopted");
+	wait_announce(&entry_at(segment, name.idx)->readers_event);
+	peer_count(store->peer, STAT_ADOPTED, 1);
+	sweep_note_expiry(store, expires_ns);
+	/* Removed while we were at it. */
+	if (state_is_garbage(shm_load(entry_state_word(segment, name.idx))))
+		sweep_entry(store, name);
+}
+
+/*
+ * @name is CLAIMED by us. 0 if it is the file's entry now; else it is free again: -EEXIST,
+ * -ENOENT: others were faster; -errno.
+ */
+static int adopt(struct store *store, struct entry_name name, const struct former *former)
+{
+	const struct index_key key = key_of(former);
+	const struct entry_draft draft = { .key = key.key,
+					   .key_bytes = key.key_bytes,
+					   .hash = key.hash,
+					   .max_age_ns = former->footer->max_age_ns,
+					   .window_bytes = store->segment->window_bytes };
+	char path[BLOB_PATH_BYTES];
+	int ret = 0;
+
+	entry_fill(store->peer, name, &draft);
+	blob_path(store, name, key.hash, path);
+	if (renameat(store->blobs_fd, former->path, store->blobs_fd, path) < 0) {
+		ret = -errno;
+		sweep_give_back(store, name, ENTRY_CLAIMED, false);
+		return ret;
+	}
+	/* STEP former-renamed: the file of an entry that nobody can reach. Die here: it goes with the entry. */
+	STEP("former-renamed");
+	fill(store, name, former);
+	entry_start(store->peer, name, ENTRY_UNVERIFIED);
+	if (!link_entry(store, name, &key)) {
+		sweep_give_back(store, name, ENTRY_FILLING, true);
+		return -EEXIST;
+	}
+	/* STEP former-linked: who finds it waits for its state. Die here: the reaper fails it. */
+	STEP("former-linked");
+	seal(store, name);
+	return 0;
+}
+
+/* ---------------------------------------------------------- looking for files */
+
+/* 1: processes of other segments are attached, whose files these may be. */
+static bool are_theirs(const struct store *store)
+{
+	return lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
+}
+
+static void forget(const struct store *store, const char *path)
+{
+	(void)!unlinkat(store->blobs_fd, path, 0);
+	/* STEP former-removed: nobody's file is gone. Die here: nothing to mend. */
+	STEP("former-removed");
+}
+
+/* One file of a former segment where @key's would be: the best so far, or it goes. */
+static void consider(const struct store *store, const char *path, const struct index_key *key,
+		     struct former *best)
+{
+	struct former former;
+	int ret = former_open(store, path, &former);
+
+	if (ret == -EBADMSG)
+		forget(store, path);
+	if (ret < 0)
+		return;
+	if (!has_key(&former, key)) {
+		free(former.footer);
+		return;
+	}
+	if (best->footer != NULL && best->age_ns <= former.age_ns) {
+		forget(store, path);
+		free(former.footer);
+		return;
+	}
+	if (best->footer != NULL)
+		forget(store, best->path);
+	free(best->footer);
+	*best = former;
+}
+
+/* The directory of @key: *best of the files of former segments. Their number, or -errno. */
+static int look_through(const struct store *store, const struct index_key *key, struct former *best)
+{
+	char path[NAME_MAX + 8], own[BLOB_PATH_BYTES], fan[3];
+	struct dirent *at;
+	struct blob_id id;
+	int fd, count = 0;
+	DIR *dir;
+
+	blob_path(store, (struct entry_name){ 0 }, key->hash, own);
+	memcpy(fan, own, 2);
+	fan[2] = '\0';
+	fd = fd_openat(store->blobs_fd, fan, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	dir = fdopendir(fd);
+	if (dir == NULL) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while ((at = readdir(dir)) != NULL) {
+		if (!blob_parse(at->d_name, &id) || strcmp(id.uuid, store->uuid) == 0)
+			continue;
+		count++;
+		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", fan, at->d_name);
+		consider(store, path, key, best);
+	}
+	closedir(dir);
+	return count;
+}
+
+/* What the directory has for @key; false: nothing. */
+static bool find(struct store *store, const struct index_key *key, struct former *best)
+{
+	shm_u64 *word = &store->segment->header->former[key->hash.high >> 62];
+	int count;
+
+	best->footer = NULL;
+	if (are_theirs(store))
+		return false;
+	count = look_through(store, key, best);
+	/* None can come: each was there before the segment. */
+	if (count == 0)
+		shm_and(word, ~(1ull << (key->hash.high >> 56 & 63)));
+	return best->footer != NULL;
+}
+
+bool adopt_key(struct store *store, const struct index_key *key)
+{
+	UNCANCELLED;
+	struct entry_name name;
+	struct former best;
+	int ret;
+
+	if (!find(store, key, &best))
+		return false;
+	ret = sweep_claim(store, &name);
+	if (ret == 0)
+		ret = adopt(store, name, &best);
+	free(best.footer);
+	return ret == 0 || ret == -EEXIST || ret == -ENOENT;
+}
+
+bool adopt_forget(struct store *store, const struct index_key *key)
+{
+	UNCANCELLED;
+	struct former best;
+
+	if (!find(store, key, &best))
+		return false;
+	forget(store, best.path);
+	free(best.footer);
+	return true;
+}
+
+bool adopt_file(struct store *store, const char *path, bool dry_run)
+{
+	struct index_key key;
+	struct former former;
+	struct entry_name name;
+	bool is_adopted;
+
+	if (former_open(store, path, &former) < 0)
+		return false;
+	key = key_of(&former);
+	/* In its place, or a look-up would never find it. */
+	is_adopted = is_where_its_key_is(store, &former) && !has_entry(store, &key) &&
+		     (dry_run || (entry_claim(store->peer, &name) == 0 &&
+				  adopt(store, name, &former) == 0));
+	free(former.footer);
+	return is_adopted;
+}
+
+void adopt_is_over(struct store *store)
+{
+	for (unsigned i = 0; i < ARRAY_COUNT(store->segment->header->former); i++)
+		shm_store_relaxed(&store->segment->header->former[i], 0);
+}

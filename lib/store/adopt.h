@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * adopt - finished blobs that a former segment has left: after a reboot, the loss of
+ * the segment, or another layout of it.
+ *
+ * A segment begins with the belief that each fan-out directory holds such files. A miss
+ * then looks through the one that its key would be in: the newest valid one of
+ * the key becomes an entry, by a rename to that entry's own name, and others of the
+ * key go, or they would rise again when it has been removed. A directory without
+ * any such file is not looked through any more.
+ *
+ *	CLAIMED --rename--> CLAIMED, its fields --> FILLING+UNVERIFIED --link--> SEALED+UNVERIFIED
+ *
+ * The rename decides between two who find the same file. What nobody asks for a full
+ * sweep adopts or removes. As long as processes of another segment are attached
+ * nothing is: the files may be theirs.
+ */
+#ifndef STORE_ADOPT_H
+#define STORE_ADOPT_H
+
+#include "index/index.h"
+#include "store/blob.h"
+
+/* adopt_may_help - may there be files of a former segment where this key's would be? */
+static inline bool adopt_may_help(const struct store *store, struct key_hash hash)
+{
+	shm_u64 *words = store->segment->header->former;
+
+	return shm_load_relaxed(&words[hash.high >> 62]) >> (hash.high >> 56 & 63) & 1;
+}
+
+/*
+ * adopt_key - there is no entry of @key: make one of what a former segment has of it.
+ * True: it is worth looking again. Blocks: for the disk.
+ */
+bool adopt_key(struct store *store, const struct index_key *key);
+
+/* adopt_forget - remove what a former segment has of @key. True: there was something. */
+bool adopt_forget(struct store *store, const struct index_key *key);
+
+/*
+ * adopt_file - one file of a former segment at @path below DIR/blobs. True: it is an
+ * entry now, or (@dry_run) would be.
+ */
+bool adopt_file(struct store *store, const char *path, bool dry_run);
+
+/* adopt_is_over - all files have been looked at, and none of a former segment is left. */
+void adopt_is_over(struct store *store);
+
+#endif
