@@ -6,9 +6,9 @@ set -eu
 . "$(dirname -- "$0")/common.sh"
 
 packages="autoconf automake libtool make gcc libc6-dev pkg-config
-	liburcu-dev libxxhash-dev libsodium-dev libjson-c-dev"
+	liburcu-dev liblz4-dev libxxhash-dev libsodium-dev libjson-c-dev"
 # A web server without the service that would start at once.
-tests="check git apache2-bin"
+tests="check git apache2-bin lz4"
 case ${1:-} in
 --build) ;;
 '') packages="$packages $tests" ;;
