@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * check_pauses - the sleeps of the library that nobody can end: naps of a reader
- * while bytes flow.
+ * while bytes flow, and pauses before the gate of a cache.
  *
  * nanosleep() is the test's own, by ld --wrap: it counts, and does what is to happen
  * meanwhile. So is the clock: it can be made to stand still, so that the reader takes
@@ -9,9 +9,13 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../util/calls.h"
+#include "base/clock.h"
+#include "shm/lockfile.h"
 
 #define NAP_BYTES (32u << 10) /* what a nap has to bring for there to be another */
 #define FAR 1000000u
@@ -24,6 +28,7 @@ int __wrap_nanosleep(const struct timespec *pause, struct timespec *ret_left);
 
 static struct timespec stands_at; /* CLOCK_MONOTONIC; 0: it runs */
 static void (*meanwhile)(void);
+static int64_t pauses_ns[1000];
 static int pauses;
 
 int __wrap_clock_gettime(clockid_t id, struct timespec *ret_now)
@@ -36,9 +41,9 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *ret_now)
 
 int __wrap_nanosleep(const struct timespec *pause, struct timespec *ret_left)
 {
-	(void)pause;
 	(void)ret_left;
-	pauses++;
+	must(pauses < (int)(sizeof(pauses_ns) / sizeof(pauses_ns[0])));
+	pauses_ns[pauses++] = (int64_t)pause->tv_sec * SECOND_NS + pause->tv_nsec;
 	if (meanwhile != NULL)
 		meanwhile();
 	return 0;
@@ -120,11 +125,68 @@ START_TEST(a_reader_naps_on_as_long_as_each_nap_brings_enough)
 }
 END_TEST
 
+/* ---------------------------------------------------------------- the gate */
+
+#define TRIES 200
+
+static int inside_fd;
+
+static void leave_at_last(void)
+{
+	if (pauses == TRIES)
+		lockfile_leave_gate(inside_fd);
+}
+
+/* How many of the pauses from @from on are none of those before them. */
+static int count_new(int from)
+{
+	int count = 0;
+
+	for (int i = from; i < pauses; i++) {
+		int j = from;
+
+		while (pauses_ns[j] != pauses_ns[i])
+			j++;
+		count += j == i;
+	}
+	return count;
+}
+
+/*
+ * A thousand that open at once without it get in as well, nearly always: only one that
+ * is unlucky finds the gate shut for five seconds. So it is the pauses that are tested.
+ */
+START_TEST(who_waits_at_the_gate_pauses_longer_each_time_and_never_like_the_others)
+{
+	const int64_t first_ns = MS_NS / 8, last_ns = 32 * MS_NS;
+	int dir_fd = open(scratch_base, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd;
+	int64_t mean_ns = first_ns;
+
+	inside_fd = lockfile_open(dir_fd, 0600, getgid(), true);
+	fd = lockfile_open(dir_fd, 0600, getgid(), false);
+	must(inside_fd >= 0 && fd >= 0);
+	must_be(lockfile_enter_gate(inside_fd, 0), 0);
+	meanwhile = leave_at_last;
+	must_be(lockfile_enter_gate(fd, 10 * SECOND_NS), 0);
+	must_be(pauses, TRIES);
+	for (int i = 0; i < TRIES; i++) {
+		must(pauses_ns[i] >= mean_ns / 2 && pauses_ns[i] <= mean_ns * 3 / 2);
+		mean_ns = mean_ns * 2 < last_ns ? mean_ns * 2 : last_ns;
+	}
+	/* Nor like its own last one: those who came together do not stay together. */
+	must(count_new(TRIES / 2) > TRIES / 4);
+	lockfile_close(fd);
+	lockfile_close(inside_fd);
+	close(dir_fd);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		a_pread_far_ahead_that_gave_up_leaves_no_nap_to_others,
 		a_reader_naps_on_as_long_as_each_nap_brings_enough,
+		who_waits_at_the_gate_pauses_longer_each_time_and_never_like_the_others,
 	};
 
 	return SCRATCH_RUN("pauses", tests);
