@@ -1,141 +1,110 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * death - how long until all readers of a killed producer know of it, and what
- * waiting for a slow one costs.
+ * death - how soon do all readers of a killed producer know of it, and what does
+ * waiting for a silent one cost?
  *
- *	death [--rounds=N] [--readers=N] [--mib=N] [--seconds=N] [DIR]
+ *	death [--rounds=N] [--readers=N] [--mib=N] [--seconds=N] [--json=FILE] [--only=TEXT]
+ *	      [--smoke] [DIR]
  *
- * First, --rounds times: a producer of --mib MiB of touched memory publishes,
- * falls silent and is SIGKILLed while --readers processes wait for more. Printed:
- * milliseconds from just before kill(2) to the last reader's -EOWNERDEAD, beside
- * the time until the kernel lets go of one lock of the victim (its exit, which
- * nobody can shorten) and until a pidfd of it becomes readable.
+ * In each round (30) a producer of --mib (1) MiB of touched memory publishes, falls
+ * silent and is SIGKILLed while --readers (100) processes wait for more. Milliseconds
+ * from just before kill(2) to the last reader's -EOWNERDEAD; beside it, of the same
+ * death, the time until the kernel lets go of one lock of the victim (its exit, which
+ * nobody can shorten) and until a pidfd of it becomes readable. The tails are printed
+ * as well: who knows late is what counts here.
  *
- * Then, for --seconds: the same readers wait for a producer that lives and is
- * silent. Printed: processor time, and sleeps, per second, of all together.
+ * With --seconds the same readers wait that long for a producer that lives and is
+ * silent: processor time, and sleeps, of all together. Three times at most.
  */
+#include "measure.h"
+
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <streamcache.h>
-
-#define ROUNDS_MAX 999
 #define READERS_MAX 4096
+#define KEY "death", 5
 
-static struct {
-	int rounds, readers, mib, seconds;
-	const char *dir;
-} job = { .rounds = 30, .readers = 100, .mib = 1, .seconds = 0, .dir = NULL };
+static int readers = 100, mib = 1, wait_seconds;
+static struct scache *cache;
+static pid_t children[READERS_MAX];
 
 /* Memory that all processes share. */
-static struct {
-	_Atomic int published, waiting, go;
-	_Atomic int64_t last_knew_ns;
-} *board;
+static struct board {
+	_Atomic int published, waiting;
+	_Atomic double last_knew;
+} * board;
 
-static char path[300], lock_path[340];
-
-static int64_t now_ns(void)
+static struct scache *join(void)
 {
-	struct timespec ts;
+	struct scache_options options = {
+		.size = sizeof(options), .peers = 8192, .readers = 4194304 / 8, .entries = 64
+	};
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
-}
-
-static void expect(int ok, const char *what)
-{
-	if (!ok)
-		err(1, "%s", what);
-}
-
-static struct scache *open_cache(void)
-{
-	struct scache_options options = { .size = sizeof(options), .peers = 8192,
-					  .readers = 4194304 / 8, .entries = 64 };
-	struct scache *cache;
-	int rc = scache_open(path, &options, &cache);
-
-	if (rc < 0)
-		errx(1, "%s: %s", scache_strerror(rc), scache_detail());
-	return cache;
+	return a_cache("cache", &options);
 }
 
 /* An open file of its own: the lock is to fall with this process. */
 static int open_lock(void)
 {
-	int fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = open(in_dir("lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
-	expect(fd >= 0, lock_path);
+	expect(fd >= 0, "lock");
 	return fd;
 }
 
-static void produce(void)
+static void produce(const void *arg)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
 	struct scache_writer *writer;
-	size_t bytes = (size_t)job.mib << 20;
+	size_t bytes = (size_t)mib << 20;
 	char *ballast = malloc(bytes);
 
+	(void)arg;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	expect(ballast != NULL, "malloc");
 	memset(ballast, 1, bytes);
 	expect(fcntl(open_lock(), F_OFD_SETLK, &lock) == 0, "lock");
-	expect(scache_acquire(open_cache(), "k", 1, NULL, NULL, &writer) == 0 && writer != NULL,
-	       "acquire");
-	expect(scache_write(writer, ballast, 1, 0) == 1, "write");
+	if (scache_acquire(join(), KEY, NULL, NULL, &writer) != 0 || writer == NULL)
+		errx(1, "not elected");
+	sc(scache_write(writer, ballast, 1, 0), "scache_write");
 	atomic_store(&board->published, 1);
 	for (;;)
 		pause();
 }
 
-static void read_to_the_end(void)
+static void read_to_the_end(const void *arg)
 {
-	struct scache *cache = open_cache();
+	struct scache *own = join();
 	struct scache_reader *reader;
-	int64_t mine, last;
+	double mine, last;
 	ssize_t n;
 	char byte;
 
-	expect(scache_lookup(cache, "k", 1, NULL, &reader) == 0, "lookup");
-	expect(scache_read(reader, &byte, 1, SCACHE_FOREVER) == 1, "read");
+	(void)arg;
+	sc(scache_lookup(own, KEY, NULL, &reader), "scache_lookup");
+	sc(scache_read(reader, &byte, 1, SCACHE_FOREVER), "scache_read");
 	atomic_fetch_add(&board->waiting, 1);
 	n = scache_read(reader, &byte, 1, SCACHE_FOREVER);
-	mine = now_ns();
+	mine = seconds();
 	if (n != -EOWNERDEAD)
 		errx(1, "read: %s", scache_strerror((int)n));
-	last = atomic_load(&board->last_knew_ns);
-	while (last < mine && !atomic_compare_exchange_weak(&board->last_knew_ns, &last, mine))
+	last = atomic_load(&board->last_knew);
+	while (last < mine && !atomic_compare_exchange_weak(&board->last_knew, &last, mine))
 		;
 	scache_reader_close(reader);
-	scache_close(cache);
-	_exit(0);
-}
-
-static pid_t spawn(int is_producer)
-{
-	pid_t pid = fork();
-
-	expect(pid >= 0, "fork");
-	if (pid > 0)
-		return pid;
-	if (is_producer)
-		produce();
-	read_to_the_end();
-	return 0;
+	scache_close(own);
 }
 
 /* A producer that has published a byte, and readers that wait for the second. */
@@ -144,27 +113,86 @@ static pid_t gather(void)
 	pid_t producer;
 
 	memset(board, 0, sizeof(*board));
-	producer = spawn(1);
+	producer = spawn(produce, NULL);
 	while (!atomic_load(&board->published))
 		usleep(1000);
-	for (int i = 0; i < job.readers; i++)
-		spawn(0);
-	while (atomic_load(&board->waiting) < job.readers)
+	for (int i = 0; i < readers; i++)
+		children[i] = spawn(read_to_the_end, NULL);
+	while (atomic_load(&board->waiting) < readers)
 		usleep(1000);
 	usleep(200000); /* all asleep */
 	return producer;
 }
 
-static void await_readers(void)
+static void disperse(pid_t producer)
 {
-	int status;
-
-	while (wait(&status) > 0)
-		if (status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
-			errx(1, "a reader failed");
+	for (int i = 0; i < readers; i++)
+		reap(children[i]);
+	expect(waitpid(producer, NULL, 0) == producer, "waitpid");
 }
 
 /* ------------------------------------------------------------------- how soon */
+
+/* The first three are contestants, the last one is our share of the first. */
+enum {
+	LAST,
+	LOCK,
+	PIDFD,
+	AFTER,
+	PARTS
+};
+static const char *const part_names[PARTS] = { "the last reader knows",
+					       "a lock of the victim is free",
+					       "its pidfd is readable",
+					       "of the first, after the lock" };
+static double took_ms[PARTS];
+static bool told[AFTER] = { true, true, true };
+static double all_ms[PARTS][ROUNDS_MAX + 1];
+static int deaths;
+
+static void kill_and_time(void)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+	pid_t producer = gather();
+	struct pollfd exit_fd = { .fd = (int)syscall(SYS_pidfd_open, producer, 0),
+				  .events = POLLIN };
+	int own = open_lock();
+	double began;
+
+	expect(exit_fd.fd >= 0, "pidfd_open");
+	took_ms[LOCK] = took_ms[PIDFD] = 0;
+	began = seconds();
+	kill(producer, SIGKILL);
+	while (took_ms[LOCK] == 0 || took_ms[PIDFD] == 0) {
+		if (took_ms[PIDFD] == 0 && poll(&exit_fd, 1, 0) == 1)
+			took_ms[PIDFD] = (seconds() - began) * 1e3;
+		if (took_ms[LOCK] == 0 && fcntl(own, F_OFD_SETLK, &lock) == 0)
+			took_ms[LOCK] = (seconds() - began) * 1e3;
+		usleep(100);
+	}
+	disperse(producer);
+	took_ms[LAST] = (atomic_load(&board->last_knew) - began) * 1e3;
+	took_ms[AFTER] = took_ms[LAST] - took_ms[LOCK];
+	close(own);
+	close(exit_fd.fd);
+	for (int i = 0; i < PARTS; i++)
+		all_ms[i][deaths] = took_ms[i];
+	deaths++;
+}
+
+/* The contestants tell of the same death: of another one when this has been told. */
+static double tell(const void *arg)
+{
+	const double *part = arg;
+	long i = part - took_ms;
+
+	if (told[i]) {
+		kill_and_time();
+		memset(told, 0, sizeof(told));
+	}
+	told[i] = true;
+	return *part;
+}
 
 static int by_size(const void *a, const void *b)
 {
@@ -173,51 +201,33 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void print(const char *what, double *ms)
+/* Of all deaths: the one for nothing, too. */
+static void print_tails(void)
 {
-	qsort(ms, (size_t)job.rounds, sizeof(*ms), by_size);
-	printf("%-34s p50 %7.1f  p90 %7.1f  p99 %7.1f  max %7.1f ms\n", what, ms[job.rounds / 2],
-	       ms[job.rounds * 9 / 10], ms[job.rounds * 99 / 100], ms[job.rounds - 1]);
+	for (int i = 0; deaths > 0 && i < PARTS; i++) {
+		qsort(all_ms[i], (size_t)deaths, sizeof(all_ms[i][0]), by_size);
+		printf("  %-34s p50 %.5g  p90 %.5g  p99 %.5g  max %.5g\n", part_names[i],
+		       all_ms[i][deaths / 2], all_ms[i][deaths * 9 / 10],
+		       all_ms[i][deaths * 99 / 100], all_ms[i][deaths - 1]);
+	}
 }
 
-static void kill_and_time(double *ret_lock, double *ret_pidfd, double *ret_last)
+static void ask_how_soon(void)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
-	pid_t producer = gather();
-	struct pollfd exit_fd = { .fd = (int)syscall(SYS_pidfd_open, producer, 0), .events = POLLIN };
-	int own = open_lock();
-	int64_t began_ns;
+	char name[80];
+	struct question question = {
+		.name = name,
+		.unit = "ms",
+		.is_time = true,
+		.where = "from just before kill(2), the same death for all",
+	};
 
-	expect(exit_fd.fd >= 0, "pidfd_open");
-	*ret_lock = *ret_pidfd = 0;
-	began_ns = now_ns();
-	kill(producer, SIGKILL);
-	while (*ret_lock == 0 || *ret_pidfd == 0) {
-		if (*ret_pidfd == 0 && poll(&exit_fd, 1, 0) == 1)
-			*ret_pidfd = (double)(now_ns() - began_ns) / 1e6;
-		if (*ret_lock == 0 && fcntl(own, F_OFD_SETLK, &lock) == 0)
-			*ret_lock = (double)(now_ns() - began_ns) / 1e6;
-		usleep(100);
-	}
-	await_readers();
-	*ret_last = (double)(atomic_load(&board->last_knew_ns) - began_ns) / 1e6;
-	close(own);
-	close(exit_fd.fd);
-}
-
-static void measure_deaths(void)
-{
-	static double lock[ROUNDS_MAX], pidfd[ROUNDS_MAX], last[ROUNDS_MAX], after[ROUNDS_MAX];
-
-	for (int i = 0; i < job.rounds; i++) {
-		kill_and_time(&lock[i], &pidfd[i], &last[i]);
-		after[i] = last[i] - lock[i];
-	}
-	printf("%d readers, producer of %d MiB, %d rounds\n", job.readers, job.mib, job.rounds);
-	print("a lock of the victim is free", lock);
-	print("its pidfd is readable", pidfd);
-	print("the last reader knows", last);
-	print("  of these, after the lock", after);
+	for (int i = 0; i < AFTER; i++)
+		question.contestants[i] =
+			(struct contestant){ part_names[i], tell, &took_ms[i], 0 };
+	snprintf(name, sizeof(name), "death: %d readers, a producer of %d MiB", readers, mib);
+	ask(&question);
+	print_tails();
 }
 
 /* ------------------------------------------------------------------ what it costs */
@@ -231,79 +241,79 @@ static double cpu_of_children(void)
 	       (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6;
 }
 
-static void measure_waiting(void)
+static uint64_t waits_so_far(void)
 {
 	struct scache_stats stats = { .size = sizeof(stats) };
-	double busy = cpu_of_children(), base;
-	struct scache *cache = open_cache();
-	uint64_t waits;
-	pid_t producer;
 
-	/* What starting and ending them costs, by a round that waits for nothing. */
-	producer = gather();
-	kill(producer, SIGKILL);
-	await_readers();
-	base = cpu_of_children() - busy;
-	producer = gather();
-	scache_stat(cache, &stats);
-	waits = stats.waits;
-	sleep((unsigned)job.seconds);
-	scache_stat(cache, &stats);
-	waits = stats.waits - waits;
-	kill(producer, SIGKILL);
-	await_readers();
-	busy = cpu_of_children() - busy - 2 * base;
-	printf("%d readers wait for a silent producer, %d s: %.1f %% of one processor, "
-	       "%.1f sleeps a second each\n",
-	       job.readers, job.seconds, 100 * busy / job.seconds,
-	       (double)waits / job.seconds / job.readers);
-	scache_close(cache);
+	sc(scache_stat(cache, &stats), "scache_stat");
+	return stats.waits;
 }
 
-static int number(const char *text, int least, int most)
+/* Processor time and sleeps of readers that wait so long, and of whatever starts and ends them. */
+static double time_waiting(int long_seconds, uint64_t *ret_waits)
 {
-	int n = atoi(text);
+	double busy = cpu_of_children();
+	pid_t producer = gather();
+	uint64_t waits = waits_so_far();
 
-	if (n < least || n > most)
-		errx(2, "%s is not %d .. %d", text, least, most);
-	return n;
+	sleep((unsigned)long_seconds);
+	*ret_waits = waits_so_far() - waits;
+	kill(producer, SIGKILL);
+	disperse(producer);
+	return cpu_of_children() - busy;
+}
+
+/* Percent of one processor. */
+static double run_waiting(const void *arg)
+{
+	uint64_t waits, none;
+	double base = time_waiting(0, &none), busy = time_waiting(wait_seconds, &waits) - base;
+
+	(void)arg;
+	printf("  %.1f sleeps a second each\n", (double)waits / wait_seconds / readers);
+	return 100 * busy / wait_seconds;
+}
+
+static void ask_what_it_costs(void)
+{
+	char name[80];
+	const struct question question = { name,
+					   "% of a processor",
+					   true,
+					   "all readers together, by getrusage()",
+					   { { "streamcache", run_waiting, NULL, 0 } } };
+
+	snprintf(name, sizeof(name), "death: %d readers wait for a silent producer", readers);
+	bench.rounds = bench.rounds < 3 ? bench.rounds : 3;
+	ask(&question);
+}
+
+static bool own_option(const char *name, const char *value)
+{
+	int n = atoi(value);
+
+	if (strcmp(name, "--readers") == 0 && n >= 1 && n <= READERS_MAX)
+		readers = n;
+	else if (strcmp(name, "--mib") == 0 && n >= 1 && n <= 1 << 16)
+		mib = n;
+	else if (strcmp(name, "--seconds") == 0 && n >= 0 && n <= 3600)
+		wait_seconds = n;
+	else
+		return false;
+	return true;
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "rounds", required_argument, NULL, 'r' },
-						 { "readers", required_argument, NULL, 'n' },
-						 { "mib", required_argument, NULL, 'm' },
-						 { "seconds", required_argument, NULL, 's' },
-						 { 0 } };
-	int c;
-
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
-		switch (c) {
-		case 'r':
-			job.rounds = number(optarg, 0, ROUNDS_MAX);
-			break;
-		case 'n':
-			job.readers = number(optarg, 1, READERS_MAX);
-			break;
-		case 'm':
-			job.mib = number(optarg, 1, 1 << 16);
-			break;
-		case 's':
-			job.seconds = number(optarg, 0, 3600);
-			break;
-		default:
-			return 2;
-		}
-	snprintf(path, sizeof(path), "%s/death.%d", optind < argc ? argv[optind] : "/tmp", getpid());
-	snprintf(lock_path, sizeof(lock_path), "%s.lock", path);
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	expect(board != MAP_FAILED, "mmap");
-	scache_close(open_cache());
-	if (job.rounds > 0)
-		measure_deaths();
-	if (job.seconds > 0)
-		measure_waiting();
-	unlink(lock_path);
-	return scache_destroy(path, NULL) < 0;
+	bench.rounds = 30;
+	bench_begin(argc, argv, "death [--readers=N] [--mib=N] [--seconds=N] [DIR]", own_option);
+	if (bench.smoke)
+		readers = 4;
+	board = shared_new(sizeof(*board));
+	cache = join();
+	ask_how_soon();
+	if (wait_seconds > 0)
+		ask_what_it_costs();
+	scache_close(cache);
+	return bench_end();
 }

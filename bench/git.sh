@@ -4,8 +4,9 @@
 # rounds; then the start-up of the hook, request by request.
 #
 #   bench/git.sh [--rounds=5] [--clones=16] [--starts=200] [--keep=DIR]
+#                [--json=FILE] [--smoke]
 #
-# The repository is made of files of this machine ($SOURCES), some 250 MB in 40
+# --json and --smoke are those of the other programs, see bench/measure.h. The repository is made of files of this machine ($SOURCES), some 250 MB in 40
 # pushes. It is measured twice: as pushed (a pack for each push, so that deltas
 # between them are looked for) and repacked (what a well-kept server has: little
 # is left to do but to copy). --keep=DIR makes it there, or takes it from there.
@@ -23,12 +24,18 @@ for arg; do
 	--clones=*) clones=${arg#*=} ;;
 	--starts=*) starts=${arg#*=} ;;
 	--keep=*) keep=${arg#*=} ;;
+	--json=*) json=$(realpath "${arg#*=}") ;;
+	--smoke) rounds=1 clones=2 starts=2 bytes=2000000 pushes=4 ;;
 	*)
 		sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
 		exit 2
 		;;
 	esac
 done
+if ! command -v git >/dev/null; then
+	echo "git is not installed"
+	exit 77
+fi
 SOURCES=${SOURCES:-/usr/include /usr/share/doc /usr/share/perl /usr/share/vim /usr/lib/python3}
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/streamcache-bench.XXXXXX")
@@ -82,18 +89,18 @@ make_repository() {
 	# shellcheck disable=SC2086 # a list of directories
 	{ find $SOURCES -xdev -type f -size -2M -printf '%s %p\n' 2>/dev/null || :; } |
 		sort -k2 >"$list.all"
-	awk '(sum += $1) < 250e6 { sub(/^[0-9]+ /, ""); print }' "$list.all" >"$list"
+	awk -v bytes="$bytes" '(sum += $1) < bytes { sub(/^[0-9]+ /, ""); print }' "$list.all" >"$list"
 	git init -q --bare "$1/pushed.git"
 	git -C "$1/pushed.git" config receive.unpackLimit 1
 	git -C "$1/pushed.git" config receive.autogc false
 	git -C "$1/pushed.git" config gc.auto 0
 	git init -q "$tree"
 	git -C "$tree" config gc.auto 0
-	for n in $(seq 0 39); do
-		awk -v n="$n" 'NR % 40 == n' "$list" |
+	for ((n = 0; n < pushes; n++)); do
+		awk -v n="$n" -v of="$pushes" 'NR % of == n' "$list" |
 			xargs -d '\n' cp --parents -t "$tree" 2>/dev/null || :
 		# and each push changes some of what the one before brought
-		awk -v n="$n" 'NR % 40 == (n + 39) % 40 && NR % 7 == 0' "$list" |
+		awk -v n="$n" -v of="$pushes" 'NR % of == (n + of - 1) % of && NR % 7 == 0' "$list" |
 			while read -r file; do
 				[ ! -w "$tree$file" ] || echo "changed in $n" >>"$tree$file"
 			done
@@ -127,7 +134,7 @@ enter_group() {
 			group=
 		fi
 	done
-	echo "no control group: CPU time is that of the whole machine"
+	whose_cpu="of the whole machine: no control group"
 }
 
 cpu_us() {
@@ -172,52 +179,91 @@ clone_all() {
 	echo "$wall $cpu"
 }
 
-# summary UNIT - of lines "NAME VALUE": median and quartiles of each name
-summary() {
-	sort -k1,1 -k2n | awk -v unit="$1" '
-	function at(share,   i) {
-		i = 1 + (n - 1) * share
-		return v[int(i)] + (v[int(i) + (i > int(i))] - v[int(i)]) * (i - int(i))
+# answer QUESTION WHERE NAME... - standard input has a line "N MICROSECONDS" for each round
+# of each contestant, N is the number of its NAME, and 1 is ours. Prints, and appends to
+# $json, what ask() of bench/measure.c does.
+answer() {
+	local question=$1 where=$2
+	shift 2
+	printf '%s\n' "$@" >"$work/names"
+	awk -v question="$question" -v where="$where" -v json="${json:-/dev/null}" '
+	function sort_them(v, n,   i, j, x) {
+		for (i = 2; i <= n; i++) {
+			x = v[i]
+			for (j = i - 1; j > 0 && v[j] > x; j--)
+				v[j + 1] = v[j]
+			v[j + 1] = x
+		}
 	}
-	function tell() {
-		if (n)
-			printf "  %-24s %9.2f %s   (%.2f to %.2f, %d rounds)\n", name, at(0.5), unit,
-			       at(0.25), at(0.75), n
+	function low(v, n) { return v[int(n / 4) + 1] }
+	function median(v, n) { return v[int(n / 2) + 1] }
+	function high(v, n) { return v[n - int(n / 4)] }
+	function as_json(v, n) {
+		return sprintf("{\"median\":%.17g,\"q1\":%.17g,\"q3\":%.17g}", median(v, n),
+			       low(v, n), high(v, n))
 	}
-	$1 != name { tell(); n = 0; name = $1 }
-	{ v[++n] = $2 }
-	END { tell() }'
+	function row(c,   i, v, list, text) {
+		for (i = 1; i <= rounds; i++) {
+			v[i] = figure[c, i]
+			list = list (i > 1 ? "," : "") sprintf("%.17g", v[i])
+		}
+		sort_them(v, rounds)
+		printf "  %-34s %11.5g (%.5g to %.5g)", name[c], median(v, rounds), low(v, rounds),
+		       high(v, rounds)
+		text = sprintf("{\"name\":\"%s\",\"figure\":%s,\"figures\":[%s]", name[c],
+			       as_json(v, rounds), list)
+		for (i = 1; i <= rounds; i++)
+			v[i] = figure[1, i] / figure[c, i]
+		sort_them(v, rounds)
+		if (c > 1) {
+			printf "   ours: %.3g x (%.3g to %.3g)", median(v, rounds), low(v, rounds),
+			       high(v, rounds)
+			text = text ",\"ratio\":" as_json(v, rounds)
+		}
+		printf "\n"
+		return text "}"
+	}
+	NR == FNR { name[++names] = $0; next }
+	{ figure[$1, ++count[$1]] = $2 / 1000 }
+	END {
+		rounds = count[1]
+		printf "%s  [ms; %s]\n", question, where
+		line = sprintf("{\"question\":\"%s\",\"unit\":\"ms\",\"is_time\":true,", question)
+		line = line sprintf("\"where\":\"%s\",\"rounds\":%d,\"contestants\":[", where, rounds)
+		for (c = 1; c <= names; c++)
+			line = line (c > 1 ? "," : "") row(c)
+		print line "]}" >>json
+	}' "$work/names" -
 }
 
+# contest STATE - of the repository
 contest() {
-	local round mode wall cpu w c
-	: >"$work/times"
-	: >"$work/ratios"
-	clone_all plain "$1" >/dev/null # warm
+	local round mode n wall cpu repository=$place/$1.git where
+	: >"$work/wall"
+	: >"$work/cpu"
+	clone_all plain "$repository" >/dev/null # warm
 	for ((round = 0; round < rounds; round++)); do
-		for mode in plain hooked; do
-			read -r wall cpu < <(clone_all "$mode" "$1")
-			echo "$mode:wall $((wall / 1000)).$(printf %03d $((wall % 1000)))" >>"$work/times"
-			echo "$mode:cpu $((cpu / 1000)).$(printf %03d $((cpu % 1000)))" >>"$work/times"
-			[ "$mode" = plain ] && w=$wall c=$cpu
+		for ((n = 0; n < 2; n++)); do
+			mode=$(((n + round) % 2 + 1)) # one is first by turns
+			read -r wall cpu < <(clone_all "${modes[mode]}" "$repository")
+			echo "$mode $wall" >>"$work/wall"
+			echo "$mode $cpu" >>"$work/cpu"
 		done
-		awk -v a="$wall" -v b="$w" -v c="$cpu" -v d="$c" \
-			'BEGIN { print "hooked/plain:wall", a / b; print "hooked/plain:cpu", c / d }' \
-			>>"$work/ratios"
 	done
-	summary ms <"$work/times"
-	summary "" <"$work/ratios"
+	where="$(find "$repository/objects/pack" -name '*.pack' | wc -l) packs, \
+$(du -sm "$repository/objects" | cut -f1) MB"
+	answer "git: $clones clones at once, $1, wall" "$where; until the last has its clone" \
+		"with the hook" "without" <"$work/wall"
+	answer "git: $clones clones at once, $1, CPU" "$where; $whose_cpu" \
+		"with the hook" "without" <"$work/cpu"
 }
 
+modes=('' hooked plain)
+whose_cpu="servers, clients and the process that holds the run"
 enter_group
-printf '%d clones at once, %s, %s CPUs, load %s\n' "$clones" "$(git --version)" "$(nproc)" \
-	"$(cut -d' ' -f1 /proc/loadavg)"
-for state in pushed repacked; do
-	printf '%s: %d packs, %d MB\n' "$state" \
-		"$(find "$place/$state.git/objects/pack" -name '*.pack' | wc -l)" \
-		"$(du -sm "$place/$state.git/objects" | cut -f1)"
-	contest "$place/$state.git"
-done
+printf '%s, %s CPUs, load %s\n' "$(git --version)" "$(nproc)" "$(cut -d' ' -f1 /proc/loadavg)"
+contest pushed
+contest repacked
 
 # --------------------------------------------------------------- start-up
 
@@ -241,14 +287,24 @@ start_miss() {
 		git pack-objects --revs --stdout -q
 }
 
-echo "one request for a pack of one commit:"
+requests=(start_hit start_miss start_plain start_true)
 for ((i = 0; i < starts; i++)); do
-	for what in true plain hit miss; do
+	for ((n = 0; n < ${#requests[@]}; n++)); do
+		what=$(((n + i) % ${#requests[@]}))
 		now_us
 		began=$now
-		"start_$what" <"$work/request" >"$work/pack"
+		"${requests[what]}" <"$work/request" >"$work/pack"
 		now_us
-		took=$((now - began))
-		echo "$what $((took / 1000)).$(printf %03d $((took % 1000)))"
+		echo "$what $((now - began))"
 	done
-done | summary ms
+done >"$work/took"
+
+# rivals OURS - the figures of one of the first two, and of the others
+rivals() {
+	awk -v ours="$1" '$1 == ours { print 1, $2 } $1 > 1 { print $1, $2 }' "$work/took"
+}
+where="each request, for a pack of one commit"
+rivals 0 | answer "git: a request, a hit" "$where" "hook, stored before" \
+	"git pack-objects alone" "true"
+rivals 1 | answer "git: a request, a miss" "$where" "hook, not there yet" \
+	"git pack-objects alone" "true"

@@ -62,11 +62,6 @@ table() {
 			"| \(if $smoke then "not judged" elif .met then "met" else "**missed**" end) |"
 		else "| | |" end)
 	end)' results.json
-	if [ -s death.txt ]; then
-		printf '\nHow soon a death is known:\n\n```\n'
-		cat death.txt
-		printf '```\n'
-	fi
 }
 table >results.md
 echo "== $1/results.md"
