@@ -242,12 +242,20 @@ static void is_unharmed(struct scache *cache, struct scache_writer *writer)
 	scratch_close(cache);
 }
 
+static pid_t start_sleep(void)
+{
+	char *sleeps[] = { (char *)"sleep", (char *)"1000", NULL };
+	pid_t pid;
+
+	must_be(posix_spawnp(&pid, "sleep", NULL, NULL, sleeps, environ), 0);
+	return pid;
+}
+
 START_TEST(t10_children_that_exec_are_strangers)
 {
 	char *arguments[] = { (char *)"true", NULL };
 	struct scache *cache = scratch_open();
 	struct scache_writer *writer = scratch_create(cache, "k", 0, NULL);
-	char *sleeps[] = { (char *)"sleep", (char *)"1000", NULL };
 	pid_t pid, sleeper;
 
 	pid = vfork();
@@ -265,7 +273,7 @@ START_TEST(t10_children_that_exec_are_strangers)
 	}
 	must_be(wait_for(pid), 0);
 	/* One that lives on keeps nothing of ours. */
-	must_be(posix_spawnp(&sleeper, "sleep", NULL, NULL, sleeps, environ), 0);
+	sleeper = start_sleep();
 	is_unharmed(cache, writer);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
 	must(kill(sleeper, SIGKILL) == 0);
@@ -273,38 +281,61 @@ START_TEST(t10_children_that_exec_are_strangers)
 }
 END_TEST
 
-/* A writer whose only child, made by vfork() and exec, lives on. */
-static void stall_with_an_exec_child(void *arg)
+static pid_t make_idle_child(void)
 {
-	char *sleeps[] = { (char *)"sleep", (char *)"1000", NULL };
-	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
-	pid_t sleeper;
+	pid_t pid = make_child(false);
 
-	(void)arg;
+	/* Not child_start(): this one must survive us. */
+	if (pid == 0)
+		child_stay();
+	return pid;
+}
+
+struct way {
+	pid_t (*make)(void);
+};
+
+/* A writer whose only child lives on and uses nothing. */
+static void stall_with_a_child(void *arg)
+{
+	const struct way *way = arg;
+	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
+
 	must_be(pattern_write(writer, 1, 0, 5000, 5000, NULL), 5000);
-	must_be(posix_spawnp(&sleeper, "sleep", NULL, NULL, sleeps, environ), 0);
-	child_say(sleeper);
+	child_say(way->make());
 	child_stay();
 }
 
-START_TEST(t10_a_program_that_a_dead_process_started_does_not_hide_its_death)
+static void kill_the_parent_of(pid_t (*make)(void))
 {
+	struct way way = { make };
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	struct child writer;
 	uint64_t position = 0;
-	pid_t sleeper;
+	pid_t survivor;
 
-	child_start(&writer, stall_with_an_exec_child, NULL);
-	sleeper = (pid_t)child_hear(&writer);
+	child_start(&writer, stall_with_a_child, &way);
+	survivor = (pid_t)child_hear(&writer);
 	reader = scratch_find(cache, "k");
 	child_kill(&writer);
 	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 4096), -EOWNERDEAD);
 	must_be(position, 5000);
-	must(kill(sleeper, SIGKILL) == 0);
+	must(kill(survivor, SIGKILL) == 0);
 	scache_reader_close(reader);
 	scratch_is_clean(cache);
 	scratch_close(cache);
+}
+
+START_TEST(t10_a_child_that_lives_on_does_not_hide_its_parents_death)
+{
+	kill_the_parent_of(make_idle_child);
+}
+END_TEST
+
+START_TEST(t10_a_program_that_a_dead_process_started_does_not_hide_its_death)
+{
+	kill_the_parent_of(start_sleep);
 }
 END_TEST
 
@@ -429,6 +460,7 @@ int main(void)
 		t10_a_killed_master_of_raw_clones_is_reaped,
 		t10_a_handle_closed_in_a_child_serves_its_parent,
 		t10_children_that_exec_are_strangers,
+		t10_a_child_that_lives_on_does_not_hide_its_parents_death,
 		t10_a_program_that_a_dead_process_started_does_not_hide_its_death,
 		t10_a_daemon_goes_on_with_what_it_opened_before,
 		t10_a_fork_while_threads_are_inside_calls,

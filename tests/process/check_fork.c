@@ -5,7 +5,6 @@
  */
 #include <check.h>
 #include <errno.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include "../util/pattern.h"
@@ -170,50 +169,6 @@ START_TEST(a_fork_child_without_a_seat_has_streams_of_its_own)
 }
 END_TEST
 
-static void outlive(void *arg)
-{
-	(void)arg;
-	child_stay();
-}
-
-/* A writer with a child of its own that uses nothing and lives on. */
-static void have_a_child_and_stall(void *arg)
-{
-	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
-	pid_t pid;
-
-	(void)arg;
-	pattern_write(writer, 1, 0, 5000, 5000, NULL);
-	/* Not child_start(): this one must survive us. */
-	pid = fork();
-	must(pid >= 0);
-	if (pid == 0)
-		outlive(NULL);
-	child_say(pid);
-	child_stay();
-}
-
-START_TEST(a_child_that_lives_on_does_not_hide_its_parents_death)
-{
-	struct scache *cache = scratch_open();
-	struct scache_reader *reader;
-	struct child writer;
-	uint64_t position = 0;
-	pid_t survivor;
-
-	child_start(&writer, have_a_child_and_stall, NULL);
-	survivor = (pid_t)child_hear(&writer);
-	reader = scratch_find(cache, "k");
-	child_kill(&writer);
-	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 4096), -EOWNERDEAD);
-	must_be(position, 5000);
-	must(kill(survivor, SIGKILL) == 0);
-	scache_reader_close(reader);
-	scratch_is_clean(cache);
-	scratch_close(cache);
-}
-END_TEST
-
 /* The parent's lock file was the next number but one; now one below it is free. */
 static void close_late(void *arg)
 {
@@ -258,7 +213,6 @@ int main(void)
 	const TTest *const tests[] = {
 		a_fork_child_goes_on_with_its_parents_handle,
 		a_fork_child_without_a_seat_has_streams_of_its_own,
-		a_child_that_lives_on_does_not_hide_its_parents_death,
 		closing_an_inherited_handle_late_hurts_no_new_one,
 	};
 
