@@ -28,69 +28,81 @@
 
 static unsigned before = 1024, count = 4096, loop;
 
-static double ns_each(double began)
+/* What is put into: a contestant has one of them. */
+struct place {
+	struct scache *cache;
+	int fan;
+	struct other *other;
+};
+
+static void put_ours(const struct place *place, unsigned i)
 {
-	return (seconds() - began) * 1e9 / count;
+	ours_put(place->cache, i);
 }
 
-static struct scache *open_ours(void)
+static void put_file(const struct place *place, unsigned i)
 {
-	struct scache_options options = { .size = sizeof(options), .max_age_ns = SCACHE_UNLIMITED };
+	fan_put(place->fan, i);
+}
 
-	options.entries = before + count + 1024;
-	return a_cache(fresh_name("cache"), &options);
+static void put_renamed(const struct place *place, unsigned i)
+{
+	fan_put_renamed(place->fan, i);
+}
+
+static void put_other(const struct place *place, unsigned i)
+{
+	other_put(place->other, i);
+}
+
+/* Nanoseconds each. */
+static double time_puts(const struct place *place, void (*put)(const struct place *, unsigned))
+{
+	double began;
+
+	for (unsigned i = 0; i < before; i++)
+		put(place, i);
+	began = seconds();
+	for (unsigned i = before; i < before + count; i++)
+		put(place, i);
+	return (seconds() - began) * 1e9 / count;
 }
 
 static double run_ours(const void *arg)
 {
-	struct scache *cache = open_ours();
-	double began, took;
+	struct scache_options options = { .size = sizeof(options),
+					  .max_age_ns = SCACHE_UNLIMITED,
+					  .entries = before + count + 1024 };
+	const struct place place = { .cache = a_cache(fresh_name("cache"), &options) };
+	double took = time_puts(&place, put_ours);
 
 	(void)arg;
-	for (unsigned i = 0; i < before; i++)
-		ours_put(cache, i);
-	began = seconds();
-	for (unsigned i = before; i < before + count; i++)
-		ours_put(cache, i);
-	took = ns_each(began);
-	scache_close(cache);
+	scache_close(place.cache);
 	return took;
 }
 
 struct way {
-	void (*put)(int fan, unsigned i);
+	void (*put)(const struct place *place, unsigned i);
 };
-static const struct way by_create = { fan_put }, by_rename = { fan_put_renamed };
+static const struct way by_create = { put_file }, by_rename = { put_renamed };
 
 static double run_files(const void *arg)
 {
 	const struct way *way = arg;
-	int fan = fan_open(fresh_name("plain"), true);
-	double began, took;
+	const struct place place = { .fan = fan_open(fresh_name("plain"), true) };
+	double took = time_puts(&place, way->put);
 
-	for (unsigned i = 0; i < before; i++)
-		way->put(fan, i);
-	began = seconds();
-	for (unsigned i = before; i < before + count; i++)
-		way->put(fan, i);
-	took = ns_each(began);
-	close(fan);
+	close(place.fan);
 	return took;
 }
 
 static double run_other(const void *arg)
 {
-	struct other *other = other_open(fresh_name("lmdb"));
-	double began, took;
+	const struct place place = { .other = other_open(fresh_name("lmdb")) };
+	double took = time_puts(&place, put_other);
 
 	(void)arg;
-	for (unsigned i = 0; i < before; i++)
-		other_put(other, i);
-	began = seconds();
-	for (unsigned i = before; i < before + count; i++)
-		other_put(other, i);
-	took = ns_each(began);
-	other_close(other);
+	other_close(place.other);
 	return took;
 }
 
