@@ -112,20 +112,42 @@ static void leave(const struct race *race, struct scache *own, struct scache_rea
 	sc(scache_close(own), "scache_close");
 }
 
-static void consume(const struct race *race, unsigned index)
+/* Copied into @sink, or (NULL) looked at where they are. */
+static ssize_t next_piece(struct scache_reader *reader, unsigned char *sink, const void **ret_data)
 {
-	unsigned char *sink = race_buffer(READ_BYTES);
+	if (sink == NULL)
+		return sc(scache_peek(reader, ret_data, READ_BYTES, SCACHE_FOREVER), "scache_peek");
+	*ret_data = sink;
+	return sc(scache_read(reader, sink, READ_BYTES, SCACHE_FOREVER), "scache_read");
+}
+
+static void consume_by(const struct race *race, unsigned index, unsigned char *sink)
+{
 	struct scache *own = ours_join();
 	struct scache_reader *reader;
+	const void *data;
 	size_t done = 0;
 	ssize_t n;
 
 	race_made();
 	reader = found(own);
 	race_start();
-	while ((n = sc(scache_read(reader, sink, READ_BYTES, SCACHE_FOREVER), "scache_read")) > 0)
-		race_take(race, index, sink, (size_t)n, &done);
+	while ((n = next_piece(reader, sink, &data)) > 0) {
+		race_take(race, index, data, (size_t)n, &done);
+		if (sink == NULL)
+			sc(scache_consume(reader, (size_t)n), "scache_consume");
+	}
 	leave(race, own, reader, done);
+}
+
+static void consume(const struct race *race, unsigned index)
+{
+	consume_by(race, index, race_buffer(READ_BYTES));
+}
+
+static void consume_in_place(const struct race *race, unsigned index)
+{
+	consume_by(race, index, NULL);
 }
 
 static void clean(const struct race *race)
@@ -141,25 +163,6 @@ const struct means ours_in_place = { .produce = produce_in_place,
 const struct means ours_pass_through = { .produce = pass_through,
 					 .consume = consume,
 					 .clean = clean };
-
-static void consume_in_place(const struct race *race, unsigned index)
-{
-	struct scache *own = ours_join();
-	struct scache_reader *reader;
-	const void *data;
-	size_t done = 0;
-	ssize_t n;
-
-	race_made();
-	reader = found(own);
-	race_start();
-	while ((n = sc(scache_peek(reader, &data, READ_BYTES, SCACHE_FOREVER), "scache_peek")) >
-	       0) {
-		race_take(race, index, data, (size_t)n, &done);
-		sc(scache_consume(reader, (size_t)n), "scache_consume");
-	}
-	leave(race, own, reader, done);
-}
 
 const struct means ours_peek = { .produce = produce,
 				 .consume = consume_in_place,
