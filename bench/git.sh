@@ -6,7 +6,9 @@
 #   bench/git.sh [--rounds=5] [--clones=16] [--starts=200] [--keep=DIR]
 #                [--json=FILE] [--smoke]
 #
-# --json and --smoke are those of the other programs, see bench/measure.h. The repository is made of files of this machine ($SOURCES), some 250 MB in 40
+# --json and --smoke are those of the other programs, see bench/measure.h.
+#
+# The repository is made of files of this machine ($SOURCES), some 250 MB in 40
 # pushes. It is measured twice: as pushed (a pack for each push, so that deltas
 # between them are looked for) and repacked (what a well-kept server has: little
 # is left to do but to copy). --keep=DIR makes it there, or takes it from there.
@@ -14,10 +16,11 @@
 # Wall time is until the last client has its clone. CPU time is user and system
 # of everything, servers, clients and the process that holds the run, by a
 # control group if one can be made; otherwise of the whole machine, so leave it
-# alone meanwhile. $STREAMCACHE is the tool, build/streamcache if not set.
+# alone meanwhile. $STREAMCACHE is the tool, build/streamcache if not set. Exit
+# status 77 without git.
 set -euo pipefail
 
-rounds=5 clones=16 starts=200 keep=
+rounds=5 clones=16 starts=200 keep='' json='' bytes=250000000 pushes=40
 for arg; do
 	case $arg in
 	--rounds=*) rounds=${arg#*=} ;;
