@@ -98,6 +98,19 @@ enum scache_verify {
 	SCACHE_VERIFY_ALWAYS = 2   /* once by each process */
 };
 
+/*
+ * How a blob is stored. An LZ4 one is a standard frame: lz4(1) unpacks its very file. It is
+ * compressed beside its producer by a thread of the library, which leaves blocks as they
+ * are when it cannot keep up and somebody reads at the head: that one does not notice. Levels are
+ * those of lz4(1): 1 and 2 are fast, from 3 on (HC) it takes long and unpacks
+ * as fast. Without a ring, or with rings below 1 MiB, it is stored as it is.
+ */
+enum scache_compression {
+	SCACHE_RAW = 1,  /* as it is: the default */
+	SCACHE_LZ4 = 2,
+	SCACHE_AUTO = 3  /* LZ4 if the first 512 KiB become a tenth shorter by it */
+};
+
 struct scache_trace {
 	size_t size;       /* sizeof(struct scache_trace) of the library */
 	const void *key;   /* valid during the call */
@@ -136,6 +149,8 @@ struct scache_options {
 	void *trace_arg;
 	uint32_t durability;   /* enum scache_durability, of what this opener finishes */
 	uint32_t verify;       /* enum scache_verify, for what this opener reads */
+	uint32_t compression;  /* enum scache_compression, of what this opener produces */
+	uint32_t level;        /* 1 .. 12, see enum scache_compression; default 1 */
 };
 
 /*
@@ -234,6 +249,8 @@ struct scache_acquire_options {
 				  ever. Then a stream of scache_fetch() that has not
 				  begun has its own callback run, for itself alone;
 				  any other gets -ETIME, and may go on waiting */
+	uint32_t compression;  /* if this caller becomes the writer; 0 = as its opener said */
+	uint32_t level;        /* the same; see struct scache_options */
 };
 
 /*

@@ -54,6 +54,10 @@ static int check_options(const struct scache_options *o)
 		wrong = "durability must be one of enum scache_durability";
 	else if (o->verify > SCACHE_VERIFY_ALWAYS)
 		wrong = "verify must be one of enum scache_verify";
+	else if (o->compression > SCACHE_AUTO)
+		wrong = "compression must be one of enum scache_compression";
+	else if (o->level > 12)
+		wrong = "level must be 1 .. 12";
 	else if (o->mode != 0 && o->mode != 0700 && o->mode != 0770)
 		wrong = "mode must be 0700 or 0770";
 	return wrong != NULL ? detail_set(-EINVAL, "%s", wrong) : 0;
@@ -103,6 +107,8 @@ static int note_wishes(struct scache *cache, const char *dir, const struct scach
 	cache->flags = options->flags;
 	cache->durability = options->durability;
 	cache->verify = options->verify;
+	cache->compression = options->compression != 0 ? options->compression : SCACHE_RAW;
+	cache->level = options->level;
 	cache->trace = options->trace;
 	cache->trace_arg = options->trace_arg;
 	cache->may_create = !(options->flags & SCACHE_OPEN_EXISTING);
@@ -251,6 +257,8 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	now.flags = cache->flags;
 	now.durability = cache->durability;
 	now.verify = cache->verify;
+	now.compression = cache->compression;
+	now.level = cache->level;
 	now.trace = cache->trace;
 	now.trace_arg = cache->trace_arg;
 	now.entries = segment->geometry.entries;

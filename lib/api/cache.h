@@ -26,7 +26,7 @@ struct scache {
 	/* For another seat: as scache_open() was told. */
 	char *dir, *segment_dir;
 	struct segment_wishes wishes;
-	uint32_t mode, durability, verify;
+	uint32_t mode, durability, verify, compression, level;
 	bool may_create;
 };
 

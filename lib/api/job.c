@@ -109,25 +109,6 @@ static void *run_job(void *arg)
 	return NULL;
 }
 
-/*
- * Signals are our caller's affair, and not for a thread it does not know of;
- * but what a fault raises belongs to whoever made it.
- */
-static int start_thread(struct job *job)
-{
-	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
-	sigset_t others, before;
-	int ret;
-
-	sigfillset(&others);
-	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
-		sigdelset(&others, faults[i]);
-	pthread_sigmask(SIG_BLOCK, &others, &before);
-	ret = pthread_create(&job->thread, NULL, run_job, job);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -ret;
-}
-
 /* Take out and join those that have ended. */
 static void join_ended(struct scache *cache)
 {
@@ -162,7 +143,7 @@ int job_make(struct scache *cache, struct fetch *fetch, struct job **ret_job)
 	job->cache = cache;
 	job->fetch = fetch;
 	fetch_get(fetch);
-	ret = start_thread(job);
+	ret = thread_start(&job->thread, run_job, job);
 	if (ret < 0) {
 		fetch_put(fetch);
 		free(job);

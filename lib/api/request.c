@@ -182,7 +182,9 @@ void request_draft(const struct request *rq, struct entry_draft *ret_draft)
 		.flags = (rq->run_to_end ? ENTRY_RUN_TO_END : 0) |
 			 (rq->pace_slowest ? ENTRY_PACE_SLOWEST : 0) |
 			 (rq->pass_through ? ENTRY_RING_ONLY : 0) |
-			 (rq->resumable ? ENTRY_RESUMABLE : 0),
+			 (rq->resumable ? ENTRY_RESUMABLE : 0) |
+			 (rq->compression == SCACHE_LZ4  ? ENTRY_LZ4 :
+			  rq->compression == SCACHE_AUTO ? ENTRY_AUTO : 0),
 	};
 }
 
@@ -194,9 +196,12 @@ static int prepare(struct request *rq, struct entry_name name, int *ret_fd)
 	struct entry_draft draft;
 	uint32_t ring;
 
-	request_draft(rq, &draft);
-	entry_fill(store->peer, name, &draft);
 	ring = ring_claim(store->peer, name);
+	request_draft(rq, &draft);
+	if (rq->pass_through || ring == RING_NONE ||
+	    store->segment->geometry.ring_bytes < COMPRESS_RING_BYTES_MIN)
+		draft.flags &= ~(ENTRY_LZ4 | ENTRY_AUTO);
+	entry_fill(store->peer, name, &draft);
 	if (ring != RING_NONE) {
 		shm_store_relaxed(&entry->ring, ring + 1);
 		shm_store_relaxed(&entry->floor, 0);
@@ -269,6 +274,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		rq->writer = NULL;
 		return ROUND_BYPASS;
 	}
+	rq->writer->level = rq->level;
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	if (fd < 0)
 		writer_go_without_file(rq->writer);
@@ -390,7 +396,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 			return -EINVAL;
 		memcpy(&o, options, options->size);
 	}
-	if (o.flags & ~ACQUIRE_FLAGS || o.reserved != 0)
+	if (o.flags & ~ACQUIRE_FLAGS || o.reserved != 0 || o.compression > SCACHE_AUTO ||
+	    o.level > FRAME_LEVEL_MAX)
 		return -EINVAL;
 	rq->cache = cache;
 	rq->key = (struct index_key){ .key = key, .key_bytes = (uint32_t)key_bytes };
@@ -400,6 +407,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->pace_slowest = o.flags & SCACHE_PACE_SLOWEST;
 	rq->resumable = o.flags & SCACHE_RESUMABLE;
 	rq->pass_through = (o.flags | cache->flags) & SCACHE_PASS_THROUGH;
+	rq->compression = o.compression != 0 ? o.compression : cache->compression;
+	rq->level = o.level != 0 ? o.level : cache->level;
 	rq->max_age_ns = o.max_age_ns;
 	rq->window_bytes = o.window_bytes;
 	rq->stall_ns = o.stall_timeout_ns;

@@ -15,6 +15,7 @@ struct request {
 	struct store *store; /* of the seat */
 	struct index_key key;
 	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through, resumable;
+	uint32_t compression, level;
 	uint64_t max_age_ns;   /* 0: the cache's */
 	uint64_t window_bytes; /* 0: the cache's */
 	uint64_t stall_ns;     /* 0: for ever */

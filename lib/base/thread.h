@@ -12,6 +12,13 @@
 /* thread_tag - an address that tells this thread from every other living one; never 0. */
 uintptr_t thread_tag(void);
 
+/*
+ * thread_start - one of the library's own, in which no signals are handled but those of
+ * faults: they are our caller's affair, and not for a thread it does not know of.
+ * 0 or -errno.
+ */
+int thread_start(pthread_t *ret_thread, void *(*run)(void *arg), void *arg);
+
 /* First line of a public call: errno is the caller's, whatever we do meanwhile. */
 #define KEEP_ERRNO int kept_errno __attribute__((cleanup(thread_restore_errno), unused)) = errno
 

@@ -171,7 +171,9 @@ static int adopt(struct store *store, struct entry_name name, const struct forme
 					   .key_bytes = key.key_bytes,
 					   .hash = key.hash,
 					   .max_age_ns = former->footer->max_age_ns,
-					   .window_bytes = store->segment->window_bytes };
+					   .window_bytes = store->segment->window_bytes,
+					   .flags = former->footer->format == BLOB_LZ4 ?
+							    ENTRY_LZ4 : 0 };
 	char path[BLOB_PATH_BYTES];
 	int ret = 0;
 

@@ -74,7 +74,7 @@ void frame_encoder_free(struct frame_encoder *encoder)
 /*
  * Into @ret_data, with room for one byte less than the plain ones: so liblz4 gives up by
  * itself where nothing is to be gained. Returns how many, or 0. Noise takes the fast levels
- * no time; HC looks at all of it first.
+ * no time, while HC would look at all of it: so it only gets what they make shorter.
  */
 static uint32_t compress_data(struct frame_encoder *encoder, const void *plain, size_t bytes,
 			      unsigned char *ret_data)
@@ -82,9 +82,9 @@ static uint32_t compress_data(struct frame_encoder *encoder, const void *plain, 
 	char *data = (char *)ret_data;
 	int done, room = (int)bytes - 1;
 
-	if (encoder->level < LEVEL_HC)
-		done = LZ4_compress_fast_extState(encoder->state, plain, data, (int)bytes, room, 1);
-	else
+	/* The state of HC has room for the other. */
+	done = LZ4_compress_fast_extState(encoder->state, plain, data, (int)bytes, room, 1);
+	if (done > 0 && encoder->level >= LEVEL_HC)
 		done = LZ4_compress_HC_extStateHC(encoder->state, plain, data, (int)bytes, room,
 						  encoder->level);
 	return done > 0 ? (uint32_t)done : 0;
@@ -143,6 +143,13 @@ uint32_t frame_walk(const unsigned char at[4])
 	if (data_bytes == 0 || data_bytes > FRAME_BLOCK_BYTES)
 		return 0;
 	return frame_stored_bytes(size_word);
+}
+
+uint64_t frame_word(const void *stored, size_t stored_bytes)
+{
+	const unsigned char *block = stored;
+
+	return (uint64_t)get_u32(block + stored_bytes - SIZE_WORD_BYTES) << 32 | get_u32(block);
 }
 
 int frame_decode(const void *stored, size_t stored_bytes, uint64_t word, void *ret_plain,

@@ -78,6 +78,9 @@ void frame_end(const struct frame_encoder *encoder, unsigned char ret_end[FRAME_
  */
 uint32_t frame_walk(const unsigned char at[4]);
 
+/* frame_word - of a block of frame_walk() bytes. */
+uint64_t frame_word(const void *stored, size_t stored_bytes);
+
 /*
  * frame_decode - the plain bytes of a whole block, which must be exactly @plain_bytes.
  * @word: the block's, or 0 if it is not known. Then only bit 31 of the size word goes

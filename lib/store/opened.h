@@ -12,6 +12,7 @@
 #include <urcu/rculfhash.h>
 
 #include "store/guard.h"
+#include "store/packed.h"
 #include "store/store.h"
 
 struct open_blob {
@@ -25,6 +26,7 @@ struct open_blob {
 	bool is_listed; /* false: the table was full, it is its one user's */
 	bool is_guarded; /* by `guard`, or a copy that has been compared */
 	struct guard *guard; /* of a file that is guarded; or NULL */
+	struct packed *packed; /* NULL: not compressed, or unpacked in `copy` */
 	_Atomic uint64_t bytes; /* of a finished blob, as its file was seen to have */
 	_Atomic(unsigned char *) view;
 	struct open_blob *next_condemned;
@@ -33,7 +35,8 @@ struct open_blob {
 
 /*
  * opened_look_into - its file is open: whatever is to be known of a finished blob before
- * anybody uses it. @is_copy: there is room for @facts->file_bytes + 8 bytes in `copy`.
+ * anybody uses it. @is_copy: there is room in `copy` for its bytes, and for its file and 8
+ * bytes more.
  * 0; -EBADMSG: it is not of that size, or damaged; -errno.
  */
 int opened_look_into(struct store *store, struct open_blob *blob, const struct blob_facts *facts,
@@ -54,12 +57,16 @@ int opened_check(struct store *store, struct open_blob *blob, uint64_t offset, s
 /* opened_read - as blob_read(), of the payload. */
 ssize_t opened_read(const struct open_blob *blob, void *ret_data, size_t bytes, uint64_t offset);
 
-/* opened_fd - its file, or -1 if we have a copy of all of it. */
+/* opened_unpack - the same of a packed one, no more than there is before @end; see packed.h. */
+ssize_t opened_unpack(const struct open_blob *blob, struct unpacked *unpacked, void *ret_data,
+		      size_t bytes, uint64_t offset, uint64_t end);
+
+/* opened_fd - its file, or -1: it is not that which has the bytes as they are. */
 int opened_fd(const struct open_blob *blob);
 
 /*
  * opened_view - all of a finished blob as memory, mapped at the first call; NULL: it is
- * growing or empty, or cannot be mapped. As long as there is a user.
+ * growing, empty or packed, or cannot be mapped. As long as there is a user.
  */
 const unsigned char *opened_view(struct open_blob *blob);
 

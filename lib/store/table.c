@@ -273,7 +273,8 @@ static int make(struct store *store, struct entry_name name, struct key_hash has
 	bool is_copy = facts->bytes <= TABLE_COPY_BYTES_MAX &&
 		       facts->file_bytes <= TABLE_COPY_FILE_BYTES_MAX;
 	struct open_blob *blob =
-		malloc(sizeof(*blob) + (is_copy ? (size_t)facts->file_bytes + 8 : 0));
+		malloc(sizeof(*blob) +
+		       (is_copy ? (size_t)max_u64(facts->bytes, facts->file_bytes) + 8 : 0));
 	int ret = 0;
 
 	if (blob == NULL)

@@ -60,6 +60,7 @@ struct blob_facts {
 	uint64_t bytes;	     /* of the payload if it is finished, else TABLE_GROWING */
 	uint64_t file_bytes; /* with the footer */
 	bool is_guarded;     /* compared with its checksums before it is seen */
+	bool is_packed;	     /* lz4 */
 };
 
 /*

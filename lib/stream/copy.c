@@ -16,10 +16,11 @@
 int copy_get_blob(struct scache_reader *reader)
 {
 	UNCANCELLED;
-	const struct blob_facts growing = { .bytes = TABLE_GROWING };
+	struct blob_facts growing = { .bytes = TABLE_GROWING };
 
 	if (reader->blob != NULL)
 		return 0;
+	growing.is_packed = shm_load_relaxed(&reader->entry->flags) & ENTRY_LZ4;
 	return table_get(reader->store, reader->name, entry_hash(reader->entry), &growing,
 			 &reader->blob);
 }
@@ -59,12 +60,16 @@ static int blob_is_damaged(struct scache_reader *reader)
 	return -EBADMSG;
 }
 
-/* By the file's descriptor, or from a copy of all of it. */
-static ssize_t copy_from_blob(struct scache_reader *reader, uint64_t from, void *data, size_t bytes)
+/* From the file, of which so much is @flushed. */
+static ssize_t copy_from_blob(struct scache_reader *reader, uint64_t from, void *data, size_t bytes,
+			      uint64_t flushed)
 {
 	UNCANCELLED;
-	int ret = opened_check(reader->store, reader->blob, from, bytes);
+	int ret;
 
+	if (reader->blob->packed != NULL)
+		return opened_unpack(reader->blob, &reader->unpacked, data, bytes, from, flushed);
+	ret = opened_check(reader->store, reader->blob, from, bytes);
 	return ret < 0 ? ret : opened_read(reader->blob, data, bytes, from);
 }
 
@@ -85,8 +90,8 @@ static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void 
 		return ret;
 	bytes = (size_t)min_u64(bytes, flushed - from);
 	/* A copy has no cancellation point, and what holds them off is a tenth of a hit. */
-	done = opened_fd(reader->blob) < 0 ? opened_read(reader->blob, data, bytes, from) :
-					     copy_from_blob(reader, from, data, bytes);
+	done = reader->blob->fd < 0 ? opened_read(reader->blob, data, bytes, from) :
+				      copy_from_blob(reader, from, data, bytes, flushed);
 	return done == 0 || done == -EBADMSG || done == -EIO ? blob_is_damaged(reader) : done;
 }
 

@@ -62,6 +62,7 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 
 	writer->ended = true;
 	writer_count_bytes(writer);
+	compress_stop(writer);
 	leave_ring(writer);
 	shm_store_relaxed(&entry->ended_ns, ended_ns);
 	shm_store_relaxed(&store->segment->expires[writer->name.idx], expires_ns);
@@ -101,8 +102,10 @@ int writer_fail(struct scache_writer *writer, int code)
 /* Everything published is in the file, or the file does not count any more. */
 static void settle_file(struct scache_writer *writer)
 {
-	if (writer->ring != NULL)
-		writer_flush(writer, false);
+	if (writer->ring != NULL) {
+		writer_settle_format(writer);
+		writer_flush(writer, writer->is_lz4);
+	}
 	/* What a failed close has lost nobody knows: do not keep it. */
 	if (!writer->ring_only && keep_file(writer) < 0)
 		writer_go_without_file(writer);
@@ -135,7 +138,8 @@ static void put_message(struct scache_writer *writer, const char *message, size_
 
 	if (bytes > here && writer->fd >= 0 && !writer->ring_only &&
 	    writer->flushed == writer->written &&
-	    blob_write(writer->fd, message, bytes, writer->written) == 0) {
+	    blob_write(writer->fd, message, bytes,
+		       entry_message_offset(writer->entry, writer->written)) == 0) {
 		/* STEP message-in-file: behind the bytes. Die here: nobody reads it. */
 		STEP("message-in-file");
 		shm_store_relaxed(&entry->flags,
@@ -193,6 +197,9 @@ int scache_writer_close(struct scache_writer *writer)
 	if (writer->fd >= 0)
 		close(writer->fd);
 	sums_free(&writer->sums);
+	/* A fork child has not the thread, and perhaps its mutex is locked for ever. */
+	if (open_streams != NULL)
+		compress_free(writer);
 	free(writer->bounce);
 	writer->magic = MAGIC_DEAD;
 	pair_put(writer->pair);

@@ -64,7 +64,8 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 				 .stored_bytes = writer->written,
 				 .key = key };
 	uint64_t all;
-	int ret = sums_end(&writer->sums, tail, bytes, &footer.words);
+	int ret = writer->is_lz4 ? compress_end(writer, &footer)
+				 : sums_end(&writer->sums, tail, bytes, &footer.words);
 
 	if (ret < 0)
 		return ret;
@@ -75,10 +76,10 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 	if (data == NULL)
 		return -ENOMEM;
 	footer_encode(&footer, data);
-	ret = blob_write_two(writer->fd, tail, bytes, data, (size_t)all, writer->flushed);
+	ret = blob_write_two(writer->fd, tail, bytes, data, (size_t)all, footer.stored_bytes - bytes);
 	free(data);
 	if (ret == 0)
-		shm_store_relaxed(&writer->entry->file_bytes, writer->written + all);
+		shm_store_relaxed(&writer->entry->file_bytes, footer.stored_bytes + all);
 	return ret;
 }
 
@@ -87,12 +88,13 @@ int keep_file(struct scache_writer *writer)
 	UNCANCELLED;
 	size_t bytes = (size_t)(writer->written - writer->flushed);
 	const unsigned char *tail = writer->ring;
-	int ret = catch_up(writer);
+	int ret = writer->is_lz4 ? 0 : catch_up(writer);
 
 	if (bytes > 0)
 		tail += writer->flushed & (writer->ring_bytes - 1);
 	/* A dead producer may have stored more than it published. */
-	if (ret == 0 && writer->taken_over && ftruncate(writer->fd, (off_t)writer->flushed) < 0)
+	if (ret == 0 && writer->taken_over && !writer->is_lz4 &&
+	    ftruncate(writer->fd, (off_t)writer->flushed) < 0)
 		ret = -errno;
 	if (ret == 0)
 		ret = write_end(writer, tail, bytes);

@@ -32,6 +32,8 @@ static const unsigned char *see_window(struct scache_reader *reader, uint64_t at
 	uint64_t from = at - at % WINDOW_BYTES;
 	unsigned char *window;
 
+	if (opened_fd(reader->blob) < 0)
+		return NULL;
 	if (reader->window == NULL || reader->window_from != from) {
 		peek_close(reader);
 		/* Beyond the end of the file it may only not be touched. */

@@ -42,7 +42,10 @@ static bool needs_file(const struct scache_reader *reader, uint64_t state)
 
 static struct blob_facts facts_of(const struct scache_reader *reader, uint64_t state)
 {
-	struct blob_facts facts = { .bytes = TABLE_GROWING };
+	struct blob_facts facts = {
+		.bytes = TABLE_GROWING,
+		.is_packed = shm_load_relaxed(&reader->entry->flags) & ENTRY_LZ4,
+	};
 	uint32_t verify = reader->store->verify;
 
 	if (state_of(state) != ENTRY_SEALED)
@@ -145,6 +148,7 @@ int scache_reader_close(struct scache_reader *reader)
 	pair_put(reader->pair);
 	replay_free(reader->replay);
 	peek_close(reader);
+	unpacked_free(&reader->unpacked);
 	free(reader->bounce);
 	free(reader);
 	return 0;

@@ -76,7 +76,7 @@ static ssize_t copy_message(struct scache_reader *reader, char *text, size_t byt
 		if (ret < 0)
 			return ret;
 		return opened_read(reader->blob, text, bytes,
-				   shm_load_relaxed(&entry->written));
+				   entry_message_offset(entry, shm_load_relaxed(&entry->written)));
 	}
 	at = (key_bytes + 7) / 8 * 8;
 	for (i = 0; i < bytes && at + i < 8 * SHM_KEY_WORDS; i++)

@@ -18,6 +18,7 @@
  *	fd.c	   between a stream and a descriptor
  *	writer.c   bytes in		reader.c   bytes out, waiting
  *	finish.c   how it ends		copy.c	   out of the ring or the file
+ *	compress.c to an lz4 file
  *	pread.c	   from anywhere	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
@@ -30,11 +31,14 @@
 #ifndef STREAM_STREAM_H
 #define STREAM_STREAM_H
 
+#include "store/footer.h"
+#include "store/frame.h"
 #include "store/opened.h"
 #include "store/sums.h"
 #include "streamcache.h"
 
 #define BOUNCE_BYTES (256u << 10)
+#define COMPRESS_RING_BYTES_MIN (4u * BLOCK_BYTES) /* for blocks not written yet */
 
 struct private_stream;
 
@@ -83,6 +87,7 @@ struct scache_reader {
 	struct shm_cursor *cursor;
 	const unsigned char *ring; /* NULL: none */
 	struct open_blob *blob;	   /* NULL until needed */
+	struct unpacked unpacked;  /* of an lz4 blob, see packed.h */
 	unsigned char *window;	   /* of a growing file, see peek.c; or NULL */
 	uint64_t window_from;
 	uint64_t position;
@@ -122,6 +127,9 @@ struct scache_writer {
 	int fd; /* -1: no file */
 	bool run_to_end;
 	bool pace_slowest;
+	bool is_lz4, is_auto; /* the second: not decided yet */
+	uint32_t level;	      /* of compression; 0 = the default */
+	struct compressor *compressor; /* of an lz4 one, once there is a block; or NULL */
 	bool ring_only;
 	bool door_closed; /* of a ring-only one: its first byte may go */
 	bool ring_is_full; /* what stopped it was the ring, not the window */
@@ -159,6 +167,25 @@ void writer_go_without_file(struct scache_writer *writer);
 /* writer_flush - the ring to the file: whole flush units, or (@all) what there is. */
 void writer_flush(struct scache_writer *writer, bool all);
 
+/* ------------------------------------------------------------- compress.c */
+
+/* compress_flush - writer_flush() of an lz4 entry: returns at once unless @all. */
+void compress_flush(struct scache_writer *writer, bool all);
+
+/* compress_make_room - wait until a slice more fits into the ring. */
+void compress_make_room(struct scache_writer *writer);
+
+/* compress_stop - what is not begun yet is not written any more. */
+void compress_stop(struct scache_writer *writer);
+
+/* compress_end - all is flushed: end the frame, and what the footer must know of it. */
+int compress_end(struct scache_writer *writer, struct footer *footer);
+
+void compress_free(struct scache_writer *writer);
+
+/* compress_pays - judging by the @bytes at @data. */
+bool compress_pays(const void *data, size_t bytes);
+
 /* ----------------------------------------------------------------- keep.c */
 
 /* keep_note - @bytes bytes more are in the file, behind `flushed`. */
@@ -169,6 +196,9 @@ void keep_note(struct scache_writer *writer, const void *data, size_t bytes);
  * 0 or -errno: the file is not to be kept, and what the ring has the ring still has.
  */
 int keep_file(struct scache_writer *writer);
+
+/* writer_settle_format - of an automatic one: by what there is, if that is enough or all. */
+void writer_settle_format(struct scache_writer *writer);
 
 /* writer_check_handle - 0, -ECHILD, its sticky error, or -EINVAL after its end. */
 int writer_check_handle(struct scache_writer *writer);
@@ -316,6 +346,14 @@ bool pace_is_abandoned(struct scache_writer *writer);
 /* entry_fill_info - what `ls` and a progress line show of an entry. */
 int entry_fill_info(struct store *store, struct entry_name name, unsigned char key[256],
 		    struct scache_entry_info *ret_info);
+
+/* Where a long message of a failed producer stands in the file: beyond all blocks. */
+static inline uint64_t entry_message_offset(const struct shm_entry *entry, uint64_t written)
+{
+	if (!(shm_load_relaxed((shm_u32 *)&entry->flags) & ENTRY_LZ4))
+		return written;
+	return FRAME_HEADER_BYTES + written + block_count(written) * FRAME_BLOCK_EXTRA_BYTES;
+}
 
 /* -------------------------------------------------------------- private.c */
 

@@ -38,6 +38,10 @@ static int open_file(struct store *store, struct entry_name name, int *ret_fd)
 	*ret_fd = -1;
 	if (shm_load(&entry->flags) & ENTRY_RING_ONLY)
 		return has_ring(store->segment, name) ? 0 : -ENOENT;
+	/* Of an lz4 one the end may be there: a block that is not whole cannot be gone on with. */
+	if (shm_load(&entry->flags) & ENTRY_LZ4 &&
+	    (!has_ring(store->segment, name) || shm_load(&entry->flushed) % BLOCK_BYTES != 0))
+		return -ENOENT;
 	fd = blob_reopen(store, name, entry_hash(entry));
 	if (fd >= 0) {
 		*ret_fd = fd;

@@ -22,6 +22,7 @@
 #define FLUSH_BYTES_MAX (256u << 10) /* out of the ring to the file, while they are in the cache */
 #define PASSING_BYTES (64u << 10)    /* a write as large as this may pass the ring */
 #define FEW_READERS 2		     /* with more of them it must be larger */
+#define SAMPLE_BYTES (2 * BLOCK_BYTES) /* enough to judge whether compression pays */
 #define CHECK_BYTES (16u << 20)	     /* how often readers that were killed are looked for */
 
 int writer_open(struct store *store, struct entry_name name, int fd,
@@ -45,6 +46,8 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->run_to_end = flags & ENTRY_RUN_TO_END;
 	writer->pace_slowest = flags & ENTRY_PACE_SLOWEST;
 	writer->ring_only = flags & ENTRY_RING_ONLY;
+	writer->is_lz4 = flags & ENTRY_LZ4;
+	writer->is_auto = flags & ENTRY_AUTO;
 	writer->key_bytes = shm_load_relaxed(&writer->entry->key_bytes) & 255;
 	ring = shm_load_relaxed(&writer->entry->ring);
 	if (ring > 0 && ring <= segment->geometry.rings) {
@@ -65,6 +68,7 @@ void writer_go_without_file(struct scache_writer *writer)
 
 	if (writer->ring_only)
 		return;
+	compress_stop(writer);
 	writer->ring_only = true;
 	if (writer->fd >= 0) {
 		close(writer->fd);
@@ -93,8 +97,29 @@ static int heed_attention(struct scache_writer *writer)
 	return pace_is_abandoned(writer) ? writer_fail(writer, -EPIPE) : 0;
 }
 
+void writer_settle_format(struct scache_writer *writer)
+{
+	if (!writer->is_auto)
+		return;
+	writer->is_auto = false;
+	writer->is_lz4 = compress_pays(writer->ring, (size_t)min_u64(writer->written, SAMPLE_BYTES));
+	/* STEP format-settled: nobody knows. Die here: the next producer judges again. */
+	STEP("format-settled");
+	shm_store_relaxed(&writer->entry->flags,
+			  (shm_load_relaxed(&writer->entry->flags) & ~ENTRY_AUTO) |
+				  (writer->is_lz4 ? ENTRY_LZ4 : 0));
+}
+
 void writer_flush(struct scache_writer *writer, bool all)
 {
+	if (writer->is_auto && (all || writer->written >= SAMPLE_BYTES))
+		writer_settle_format(writer);
+	if (writer->is_auto)
+		return;
+	if (writer->is_lz4) {
+		compress_flush(writer, all);
+		return;
+	}
 	while (!writer->ring_only && writer->written > writer->flushed) {
 		uint64_t offset = writer->flushed & (writer->ring_bytes - 1);
 		/* To the end of a unit: a dead predecessor may have stopped within one. */
@@ -194,7 +219,7 @@ static bool passes_ring(struct scache_writer *writer, uint64_t bytes)
 {
 	uint64_t enough = writer->readers > FEW_READERS ? ENTRY_PASS_BYTES_MAX : PASSING_BYTES;
 
-	if (bytes < enough || writer->ring_only || writer->written < writer->ring_bytes ||
+	if (bytes < enough || writer->ring_only || writer->is_lz4 || writer->written < writer->ring_bytes ||
 	    shm_load_relaxed(&writer->entry->readers_event) & 1u)
 		return false;
 	writer_flush(writer, true);
@@ -219,10 +244,12 @@ static int64_t admit(struct scache_writer *writer, uint64_t bytes)
 /* One slice. Bytes taken; 0 = no room now; -errno for good. */
 static int64_t put(struct scache_writer *writer, const unsigned char *data, uint64_t wanted)
 {
-	int64_t allowed = admit(writer, wanted);
 	unsigned char *at;
+	int64_t allowed;
 	uint64_t bytes;
 
+	compress_make_room(writer);
+	allowed = admit(writer, wanted);
 	if (allowed <= 0)
 		return allowed;
 	bytes = (uint64_t)allowed;
@@ -334,6 +361,7 @@ ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_da
 	if (bytes == 0)
 		return -EINVAL;
 	while (allowed == 0) {
+		compress_make_room(writer);
 		allowed = admit(writer, min_u64(bytes, SLICE_BYTES_MAX));
 		if (allowed == 0)
 			allowed = await_room(writer, &waited);

@@ -28,6 +28,8 @@
 #define NOWHERE (-1)
 #define BLOB_BYTES 150000u /* more than two rings */
 #define RINGS 3
+#define RING_BYTES (64u << 10)
+#define RING_BYTES_LZ4 (1u << 20)
 #define KEY "key"
 #define KEY_SEED 1u
 #define PATIENCE_NS 10000000000ll /* a tick is 40 ms: who waits this long is blocked */
@@ -94,6 +96,7 @@ void die_at(const char *label, void (*body)(void));
 #define OP_QUIET 2u   /* the survivor with other keys only reads */
 #define OP_THREADS 4u /* kills and steps of two threads: nobody can count exactly */
 #define OP_SHARED 8u  /* mode 0770, umask 077 */
+#define OP_LZ4 16u    /* all that is produced is compressed; larger rings */
 
 struct op {
 	const char *name;

@@ -378,6 +378,7 @@ const struct op ops[] = {
 	{ .name = "window", .run = run_window },
 	{ .name = "no ring", .run = run_produce, .mate = mate_rings },
 	{ .name = "large write", .run = run_large },
+	{ .name = "compress", .run = run_compress, .flags = OP_THREADS | OP_LZ4 },
 	{ .name = "no file", .run = run_no_file },
 	{ .name = "fail", .run = run_fail },
 	{ .name = "fail at length", .run = run_fail_at_length },

@@ -23,6 +23,7 @@ void mate_rings(void);
 void mate_stopped(void);
 void prepare_full(void);
 void rival_produce(void);
+void run_compress(void);
 void run_fail(void);
 void run_fail_at_length(void);
 void run_fetch(void);

@@ -362,3 +362,58 @@ void mate_stopped(void)
 	eventually(scene->over);
 	child_kill(&child);
 }
+
+/* ---------------------------------------------------------------- compressed */
+
+#define LARGE_BYTES (3u << 20) /* three rings: a thread compresses them */
+
+/* One line again and again: compression pays. */
+static void fill_line(unsigned char *data, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		data[i] = (unsigned char)('a' + i % 17);
+}
+
+static void expect_lines(struct scache_reader *reader, const unsigned char *line, size_t bytes)
+{
+	unsigned char got[17 * 1000];
+	uint64_t position = 0;
+	ssize_t done;
+
+	must(bytes == sizeof(got));
+	while ((done = scache_read(reader, got, sizeof(got), PATIENCE_NS)) > 0) {
+		for (ssize_t i = 0; i < done; i++)
+			must(got[i] == line[(position + (uint64_t)i) % 17]);
+		position += (uint64_t)done;
+	}
+	must_be(done, 0);
+	must_be(position, LARGE_BYTES / sizeof(got) * sizeof(got));
+}
+
+/* A blob of many blocks by a thread of its own, one of a block without, and both read again. */
+void run_compress(void)
+{
+	struct scache *cache = open_cache();
+	unsigned char lines[17 * 1000];
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+
+	fill_line(lines, sizeof(lines));
+	arm();
+	must_be(acquire(cache, "lines", SCACHE_RUN_TO_END, SCACHE_UNLIMITED, NULL, &writer), 0);
+	must(writer != NULL);
+	for (size_t done = 0; done + sizeof(lines) <= LARGE_BYTES; done += sizeof(lines))
+		must_be(scache_write(writer, lines, sizeof(lines), PATIENCE_NS), sizeof(lines));
+	must(scache_finish(writer) >= 0);
+	scache_writer_close(writer);
+	must_be(look_up(cache, "lines", &reader), 0);
+	expect_lines(reader, lines, sizeof(lines));
+	scache_reader_close(reader);
+	create(cache, 0, &reader, &writer);
+	pump(writer, reader);
+	must(scache_finish(writer) >= 0);
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+	disarm();
+	scache_close(cache);
+}

@@ -283,7 +283,7 @@ void scene_begin(void)
 		.peers = 12,
 		.readers = 64 * 12,
 		.rings = RINGS,
-		.ring_bytes = 64 << 10,
+		.ring_bytes = RING_BYTES,
 		.window_bytes = SCACHE_UNLIMITED,
 		.max_age_ns = SCACHE_UNLIMITED,
 		.segment_dir = crash_base,
