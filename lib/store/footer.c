@@ -153,6 +153,15 @@ int footer_decode(void *data, size_t bytes, uint64_t file_bytes, struct footer *
 	return 0;
 }
 
+bool footer_is_of(const struct footer *footer, enum blob_format format, uint64_t bytes,
+		  struct key_hash hash)
+{
+	struct key_hash own = hash_key(footer->key, footer->key_bytes);
+
+	return footer->format == format && footer->bytes == bytes && own.high == hash.high &&
+	       own.low == hash.low;
+}
+
 /* The last @bytes of the file into @data. */
 static int read_end(int fd, uint64_t file_bytes, unsigned char *data, size_t bytes)
 {

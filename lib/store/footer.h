@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #include "base/compiler.h"
+#include "base/hash.h"
 
 #define BLOCK_BYTES (256u << 10)
 #define FOOTER_TAIL_BYTES 88u
@@ -67,5 +68,9 @@ int footer_decode(void *data, size_t bytes, uint64_t file_bytes, struct footer *
  * memory that is given back by free(*ret_footer). 0, -EBADMSG, -ENOMEM, -errno.
  */
 int footer_read(int fd, uint64_t file_bytes, struct footer **ret_footer);
+
+/* footer_is_of - is its blob of this format, of @bytes, and of the key with this @hash? */
+bool footer_is_of(const struct footer *footer, enum blob_format format, uint64_t bytes,
+		  struct key_hash hash);
 
 #endif

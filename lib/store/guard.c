@@ -16,7 +16,8 @@ struct guard {
 	_Atomic unsigned char is_checked[]; /* each block */
 };
 
-int guard_open(int fd, uint64_t bytes, uint64_t file_bytes, struct guard **ret_guard)
+int guard_open(int fd, uint64_t bytes, uint64_t file_bytes, struct key_hash hash,
+	       struct guard **ret_guard)
 {
 	struct footer *footer;
 	struct guard *guard;
@@ -24,7 +25,7 @@ int guard_open(int fd, uint64_t bytes, uint64_t file_bytes, struct guard **ret_g
 
 	if (ret < 0)
 		return ret;
-	if (footer->format != BLOB_RAW || footer->bytes != bytes) {
+	if (!footer_is_of(footer, BLOB_RAW, bytes, hash)) {
 		free(footer);
 		return -EBADMSG;
 	}

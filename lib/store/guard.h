@@ -11,14 +11,16 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/hash.h"
 
 struct guard;
 
 /*
- * guard_open - of @fd, a raw blob of @bytes bytes in a file of @file_bytes.
- * 0; -EBADMSG: the footer is damaged, or says otherwise; -ENOMEM, -errno.
+ * guard_open - of @fd, a raw blob of @bytes bytes in a file of @file_bytes, of the key
+ * with this @hash. 0; -EBADMSG: the footer is damaged, or says otherwise; -ENOMEM, -errno.
  */
-int guard_open(int fd, uint64_t bytes, uint64_t file_bytes, struct guard **ret_guard);
+int guard_open(int fd, uint64_t bytes, uint64_t file_bytes, struct key_hash hash,
+	       struct guard **ret_guard);
 void guard_free(struct guard *guard);
 
 /*

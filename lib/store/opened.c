@@ -35,7 +35,7 @@ static int read_file(struct open_blob *blob, unsigned char *data, uint64_t all)
 }
 
 /* A small raw one. */
-static int fill_copy(struct open_blob *blob, const struct blob_facts *facts)
+static int fill_copy(struct open_blob *blob, struct key_hash hash, const struct blob_facts *facts)
 {
 	unsigned char *end = blob->copy + round_up_u64(facts->bytes, 8);
 	size_t bytes = (size_t)(facts->file_bytes - facts->bytes);
@@ -47,19 +47,20 @@ static int fill_copy(struct open_blob *blob, const struct blob_facts *facts)
 	/* Where its words may be put: behind the payload the copy is of no more use. */
 	memmove(end, blob->copy + facts->bytes, bytes);
 	if (footer_decode(end, bytes, facts->file_bytes, &footer, &bytes) < 0 ||
-	    footer.format != BLOB_RAW || footer.bytes != facts->bytes ||
+	    !footer_is_of(&footer, BLOB_RAW, facts->bytes, hash) ||
 	    (footer.bytes > 0 && footer.words[0] != sums_of(blob->copy, (size_t)footer.bytes)))
 		return -EBADMSG;
 	return 0;
 }
 
 /* A small packed one: one block, or none. */
-static int fill_unpacked(struct open_blob *blob, const struct blob_facts *facts)
+static int fill_unpacked(struct open_blob *blob, struct key_hash hash,
+			 const struct blob_facts *facts)
 {
 	struct unpacked unpacked = { .bytes = 0 };
 	struct packed *packed;
 	ssize_t done = 0;
-	int ret = packed_open(blob->fd, facts->bytes, facts->file_bytes, &packed);
+	int ret = packed_open(blob->fd, facts->bytes, facts->file_bytes, hash, &packed);
 
 	if (ret < 0)
 		return ret;
@@ -72,16 +73,18 @@ static int fill_unpacked(struct open_blob *blob, const struct blob_facts *facts)
 }
 
 /* Its file is open and of the right size. */
-static int look_into_finished(struct open_blob *blob, const struct blob_facts *facts)
+static int look_into_finished(struct open_blob *blob, struct key_hash hash,
+			      const struct blob_facts *facts)
 {
 	if (facts->is_packed)
-		return packed_open(blob->fd, facts->bytes, facts->file_bytes, &blob->packed);
-	return facts->is_guarded ?
-		       guard_open(blob->fd, facts->bytes, facts->file_bytes, &blob->guard) : 0;
+		return packed_open(blob->fd, facts->bytes, facts->file_bytes, hash, &blob->packed);
+	if (!facts->is_guarded)
+		return 0;
+	return guard_open(blob->fd, facts->bytes, facts->file_bytes, hash, &blob->guard);
 }
 
-int opened_look_into(struct store *store, struct open_blob *blob, const struct blob_facts *facts,
-		     bool is_copy)
+int opened_look_into(struct store *store, struct open_blob *blob, struct key_hash hash,
+		     const struct blob_facts *facts, bool is_copy)
 {
 	int ret;
 
@@ -90,11 +93,11 @@ int opened_look_into(struct store *store, struct open_blob *blob, const struct b
 	if (!is_copy || facts->is_packed)
 		ret = opened_has_size(blob, facts->file_bytes) ? 0 : -EBADMSG;
 	else
-		ret = fill_copy(blob, facts);
+		ret = fill_copy(blob, hash, facts);
 	if (ret == 0 && is_copy && facts->is_packed)
-		ret = fill_unpacked(blob, facts);
+		ret = fill_unpacked(blob, hash, facts);
 	else if (ret == 0 && !is_copy)
-		ret = look_into_finished(blob, facts);
+		ret = look_into_finished(blob, hash, facts);
 	blob->is_guarded = facts->is_guarded;
 	if (ret < 0 || !is_copy)
 		return ret;

@@ -37,10 +37,10 @@ struct open_blob {
  * opened_look_into - its file is open: whatever is to be known of a finished blob before
  * anybody uses it. @is_copy: there is room in `copy` for its bytes, and for its file and 8
  * bytes more.
- * 0; -EBADMSG: it is not of that size, or damaged; -errno.
+ * 0; -EBADMSG: it is not of that size, or damaged, or another key's; -errno.
  */
-int opened_look_into(struct store *store, struct open_blob *blob, const struct blob_facts *facts,
-		     bool is_copy);
+int opened_look_into(struct store *store, struct open_blob *blob, struct key_hash hash,
+		     const struct blob_facts *facts, bool is_copy);
 
 /* opened_has_size - its file. */
 bool opened_has_size(const struct open_blob *blob, uint64_t file_bytes);

@@ -78,7 +78,8 @@ static int place_all(struct packed *packed)
 	return ret == 0 && at + FRAME_END_BYTES != footer->stored_bytes ? -EBADMSG : ret;
 }
 
-int packed_open(int fd, uint64_t bytes, uint64_t file_bytes, struct packed **ret_packed)
+int packed_open(int fd, uint64_t bytes, uint64_t file_bytes, struct key_hash hash,
+		struct packed **ret_packed)
 {
 	struct packed *packed;
 	int ret = packed_new(&packed);
@@ -86,7 +87,7 @@ int packed_open(int fd, uint64_t bytes, uint64_t file_bytes, struct packed **ret
 	if (ret < 0)
 		return ret;
 	ret = footer_read(fd, file_bytes, &packed->footer);
-	if (ret == 0 && (packed->footer->format != BLOB_LZ4 || packed->footer->bytes != bytes))
+	if (ret == 0 && !footer_is_of(packed->footer, BLOB_LZ4, bytes, hash))
 		ret = -EBADMSG;
 	if (ret == 0)
 		ret = place_all(packed);

@@ -20,9 +20,10 @@ int packed_new(struct packed **ret_packed);
 
 /*
  * packed_open - of a finished one, as its entry says: @bytes plain ones in a file of
- * @file_bytes. 0; -EBADMSG: the footer is damaged, or says otherwise; -errno.
+ * @file_bytes, of the key with this @hash. 0; -EBADMSG: the footer is damaged, or says otherwise; -errno.
  */
-int packed_open(int fd, uint64_t bytes, uint64_t file_bytes, struct packed **ret_packed);
+int packed_open(int fd, uint64_t bytes, uint64_t file_bytes, struct key_hash hash,
+		struct packed **ret_packed);
 void packed_free(struct packed *packed);
 
 /* A reader's own place for one block: room, and what is in it. */

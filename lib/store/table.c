@@ -284,7 +284,7 @@ static int make(struct store *store, struct entry_name name, struct key_hash has
 	atomic_init(&blob->bytes, facts->bytes);
 	atomic_init(&blob->users, 2);
 	blob->fd = open_file(store, name, hash);
-	ret = blob->fd < 0 ? blob->fd : opened_look_into(store, blob, facts, is_copy);
+	ret = blob->fd < 0 ? blob->fd : opened_look_into(store, blob, hash, facts, is_copy);
 	if (ret < 0) {
 		opened_close(blob);
 		free(blob);

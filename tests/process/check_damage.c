@@ -167,6 +167,29 @@ START_TEST(bytes_at_a_wrong_place_are_not_shown)
 }
 END_TEST
 
+/* Whole in itself, and as long as it should be, but of another key. */
+START_TEST(the_file_of_another_key_is_not_shown)
+{
+	struct file file, other;
+	char kept[300];
+
+	open_both();
+	snprintf(kept, sizeof(kept), "%s/kept", scratch_base);
+	for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+		file = produce(1, sizes[i], 65536);
+		must(rename(file.path, kept) == 0);
+		must_be(scache_remove(maker, "k", 1), 0);
+		pattern_produce(scratch_create(maker, "j", 0, NULL), 2, sizes[i], 65536);
+		other = find_file();
+		must(rename(kept, other.path) == 0);
+		must(scratch_misses(looker, "j"));
+		must_be(scratch_blobs(), 0);
+		must_be(scratch_stat(looker).damaged, i + 1);
+	}
+	close_both();
+}
+END_TEST
+
 START_TEST(a_file_that_is_gone_makes_room_for_another)
 {
 	open_both();
@@ -335,6 +358,7 @@ int main(void)
 		another_size_is_found_when_it_is_opened,
 		another_size_is_found_by_who_does_not_verify,
 		bytes_at_a_wrong_place_are_not_shown,
+		the_file_of_another_key_is_not_shown,
 		a_file_that_is_gone_makes_room_for_another,
 		who_has_it_open_meets_no_short_end,
 		a_small_one_that_was_opened_cannot_be_damaged,

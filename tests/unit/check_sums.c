@@ -123,6 +123,7 @@ END_TEST
 struct guarded {
 	int fd;
 	uint64_t bytes, file_bytes;
+	struct key_hash hash; /* of its key */
 };
 
 /* A finished blob's file, as it should be. */
@@ -135,7 +136,7 @@ static struct guarded make_file(uint64_t bytes, uint32_t format)
 				 .stored_bytes = bytes,
 				 .key = (const unsigned char *)"key",
 				 .key_bytes = 3 };
-	struct guarded file = { .bytes = bytes };
+	struct guarded file = { .bytes = bytes, .hash = hash_key("key", 3) };
 	unsigned char *end;
 	char path[PATH_MAX];
 
@@ -159,7 +160,7 @@ static struct guard *guard(const struct guarded *file)
 {
 	struct guard *guard = NULL;
 
-	must_be(guard_open(file->fd, file->bytes, file->file_bytes, &guard), 0);
+	must_be(guard_open(file->fd, file->bytes, file->file_bytes, file->hash, &guard), 0);
 	return guard;
 }
 
@@ -267,14 +268,16 @@ START_TEST(a_file_that_is_another_is_not_guarded)
 	struct guarded file = make_file(GUARDED_BYTES, BLOB_RAW), lz4 = make_file(100, BLOB_LZ4);
 	struct guard *g = NULL;
 
-	must_be(guard_open(file.fd, file.bytes - 1, file.file_bytes, &g), -EBADMSG);
-	must_be(guard_open(file.fd, file.bytes + 1, file.file_bytes, &g), -EBADMSG);
-	must_be(guard_open(file.fd, file.bytes, file.file_bytes - 1, &g), -EBADMSG);
-	must_be(guard_open(file.fd, file.bytes, file.file_bytes + 1, &g), -EBADMSG);
-	must_be(guard_open(lz4.fd, lz4.bytes, lz4.file_bytes, &g), -EBADMSG);
+	must_be(guard_open(file.fd, file.bytes - 1, file.file_bytes, file.hash, &g), -EBADMSG);
+	must_be(guard_open(file.fd, file.bytes + 1, file.file_bytes, file.hash, &g), -EBADMSG);
+	must_be(guard_open(file.fd, file.bytes, file.file_bytes - 1, file.hash, &g), -EBADMSG);
+	must_be(guard_open(file.fd, file.bytes, file.file_bytes + 1, file.hash, &g), -EBADMSG);
+	must_be(guard_open(lz4.fd, lz4.bytes, lz4.file_bytes, lz4.hash, &g), -EBADMSG);
+	must_be(guard_open(file.fd, file.bytes, file.file_bytes, hash_key("kez", 3), &g), -EBADMSG);
+	must_be(guard_open(file.fd, file.bytes, file.file_bytes, hash_key("ke", 2), &g), -EBADMSG);
 	change(&file, file.file_bytes - 40);
-	must_be(guard_open(file.fd, file.bytes, file.file_bytes, &g), -EBADMSG);
-	must_be(guard_open(-1, file.bytes, file.file_bytes, &g), -EBADF);
+	must_be(guard_open(file.fd, file.bytes, file.file_bytes, file.hash, &g), -EBADMSG);
+	must_be(guard_open(-1, file.bytes, file.file_bytes, file.hash, &g), -EBADF);
 	must(g == NULL);
 	close(lz4.fd);
 	close(file.fd);
