@@ -363,7 +363,8 @@ int table_get(struct store *store, struct entry_name name, struct key_hash hash,
 		opened_close(mine);
 		free(mine);
 	}
-	*ret_blob = blob;
+	if (ret == 0)
+		*ret_blob = blob;
 	return ret;
 }
 

@@ -165,6 +165,7 @@ START_TEST(another_size_is_damage)
 	/* Nor if it was opened before its size was known. */
 	table_put(store, get_sized(large, &large_key, TABLE_GROWING));
 	ck_assert_int_eq(try_to_get(large, &large_key, LARGE - 1, &blob), -EBADMSG);
+	ck_assert_ptr_null(blob);
 	table_put(store, get_sized(large, &large_key, TABLE_GROWING));
 	table_put(store, get(large, &large_key));
 	ck_assert_uint_eq(store->table.items, 1);
