@@ -157,6 +157,7 @@ void fixture_bury_writer(struct scache_writer *writer)
 {
 	if (writer->fd >= 0)
 		close(writer->fd);
+	sums_free(&writer->sums);
 	pair_put(writer->pair);
 	free(writer);
 }
