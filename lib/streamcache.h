@@ -232,7 +232,8 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
  * stream of scache_fetch() that has begun is then served by another production
  * as well, from its own position on, if the checksum (XXH3) of that one's first
  * bytes is the one of what it has had; else it gets -EOWNERDEAD. Three times at
- * most, and not after a scache_pread(). Concerns this caller's stream only.
+ * most, and not after a scache_pread() or scache_seek(). Concerns this caller's stream
+ * only.
  */
 #define SCACHE_DETERMINISTIC 32u
 
@@ -508,6 +509,24 @@ SCACHE_API ssize_t scache_read(struct scache_reader *reader, void *ret_data, siz
  */
 SCACHE_API ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 				uint64_t offset, int64_t timeout_ns);
+
+/*
+ * scache_seek - the next byte that is read, shown or sent is the one at @offset, which
+ * may be behind what is written (then that is waited for) or behind the end (then
+ * there is none: 0). What a scache_peek() has shown is over, and so is a failure that was
+ * told for good but -ESTALE: what was published can be read once more.
+ * To the writer this reader has read up to the furthest place where it was or sought
+ * to. So a seek ahead lets it go on, and after a seek back it does not come back for
+ * what it no longer keeps: if the entry is not stored, or the disk fills up,
+ *  -ENODATA  the byte at @offset is gone; or, from scache_read() and its like, it has
+ *            gone since. Not for good: seek on. From the furthest place on all is kept.
+ * A producer that is killed before this reader had a byte is replaced as without a seek,
+ * but with SCACHE_DETERMINISTIC one that is killed later is so no more: as after a pread.
+ * Returns @offset; -EINVAL if it is more than INT64_MAX; -ENODATA, -ESTALE, -ECHILD, and
+ * with SCACHE_DETERMINISTIC an -EOWNERDEAD that was for good: with nothing moved.
+ * Blocks: no. Threads: one per reader. If you die inside: nobody else notices.
+ */
+SCACHE_API int64_t scache_seek(struct scache_reader *reader, uint64_t offset);
 
 /*
  * scache_peek - the next bytes where they are, at most @bytes, without a copy if

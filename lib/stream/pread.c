@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pread - bytes from anywhere, while the reader's position stays.
+ * pread - bytes from anywhere: once, while the reader's position stays, or (seek) from
+ * there on.
  */
 #include <errno.h>
 
@@ -89,4 +90,53 @@ ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 		if (ret < 0)
 			return ret;
 	}
+}
+
+/*
+ * Behind what others see as our position nothing is kept for us: is the byte at @offset
+ * gone already? If not yet, a read may find that it is by then.
+ */
+static bool is_gone(struct scache_reader *reader, uint64_t offset)
+{
+	/* ORDER flushed, acquire: floor before flushed, which is at least that. Pairs with writer_flush(). */
+	return shm_load_acquire(&reader->entry->floor) > offset &&
+	       shm_load_acquire(&reader->entry->flushed) <= offset &&
+	       shm_load_acquire(&reader->entry->written) > offset;
+}
+
+void reader_go_to(struct scache_reader *reader, uint64_t offset)
+{
+	/* There is no checksum of bytes with a gap among them. */
+	replay_free(reader->replay);
+	reader->replay = NULL;
+	reader->has_sought = true;
+	reader->position = offset;
+	/* Never lower: the writer may already have gone on for it. */
+	reader_set_paced(reader, offset);
+}
+
+int64_t scache_seek(struct scache_reader *reader, uint64_t offset)
+{
+	KEEP_ERRNO;
+	int ret = reader_check_handle(reader);
+
+	if (ret == -ECHILD || ret == -ESTALE)
+		return ret;
+	/* As for a pread: what this production has there is not the stream's. */
+	if (ret == -EOWNERDEAD && reader->replay != NULL)
+		return ret;
+	if (offset > INT64_MAX)
+		return -EINVAL;
+	reader->shown_bytes = 0;
+	if (replay_is_behind(reader)) {
+		replay_go_to(reader->replay, offset);
+		return (int64_t)offset;
+	}
+	if (is_gone(reader, offset))
+		return reader_is_still_there(reader) ? -ENODATA : -ESTALE;
+	if (!reader_is_still_there(reader))
+		return -ESTALE;
+	reader->error = 0;
+	reader_go_to(reader, offset);
+	return (int64_t)offset;
 }

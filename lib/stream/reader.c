@@ -6,8 +6,8 @@
  * round: written = 100, the writer appends and seals, the reader sees SEALED
  * and invents an end of file at 100.
  *
- * The position others see, `paced`, is the position, or what a pread far
- * ahead has asked for.
+ * The position others see, `paced`, is the furthest that the position was, or
+ * that a pread far ahead has asked for.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -324,7 +324,7 @@ int reader_await(struct scache_reader *reader, uint64_t from, struct patience *p
 
 int reader_note_error(struct scache_reader *reader, int error)
 {
-	if (error != -EMFILE && error != -ENFILE && error != -ENOMEM)
+	if (error != -EMFILE && error != -ENFILE && error != -ENOMEM && error != -ENODATA)
 		reader->error = error;
 	return error;
 }
@@ -371,7 +371,7 @@ ssize_t reader_had(struct scache_reader *reader, ssize_t done)
 {
 	reader->has_begun |= done > 0;
 	reader->silent_since_ns = 0;
-	if (done == -ENODATA)
+	if (done == -ENODATA && !reader->has_sought)
 		done = -ESTALE; /* left behind for good */
 	return done < 0 ? reader_note_error(reader, (int)done) : done;
 }

@@ -18,10 +18,12 @@
 #include "stream/stream.h"
 
 #define PIECE_BYTES (64u << 10)
+#define NOWHERE UINT64_MAX
 
 struct replay {
 	XXH3_state_t *had, *again; /* checksums of bytes [0, until), and [0, position) */
 	uint64_t until;
+	uint64_t goes_to; /* then: where its caller has sought to; or NOWHERE */
 	unsigned char piece[PIECE_BYTES];
 };
 
@@ -38,6 +40,7 @@ struct replay *replay_new(void)
 		return NULL;
 	}
 	XXH3_128bits_reset(replay->had);
+	replay->goes_to = NOWHERE;
 	return replay;
 }
 
@@ -54,6 +57,11 @@ void replay_note(struct replay *replay, const void *data, size_t bytes)
 {
 	XXH3_128bits_update(replay->had, data, bytes);
 	replay->until += bytes;
+}
+
+void replay_go_to(struct replay *replay, uint64_t offset)
+{
+	replay->goes_to = offset;
 }
 
 uint64_t replay_until(const struct replay *replay)
@@ -76,6 +84,9 @@ int replay_some(struct scache_reader *reader, uint64_t written)
 	reader_move(reader, (size_t)done);
 	if (reader->position < replay->until)
 		return 0;
-	return XXH128_isEqual(XXH3_128bits_digest(replay->had), XXH3_128bits_digest(replay->again)) ?
-		       0 : -EOWNERDEAD;
+	if (!XXH128_isEqual(XXH3_128bits_digest(replay->had), XXH3_128bits_digest(replay->again)))
+		return -EOWNERDEAD;
+	if (replay->goes_to != NOWHERE)
+		reader_go_to(reader, replay->goes_to);
+	return 0;
 }

@@ -16,6 +16,8 @@
 static int start_over(struct scache_reader *reader, bool privately)
 {
 	const size_t from = offsetof(struct scache_reader, store);
+	/* Where its caller has sought to; but a replay begins at 0. */
+	uint64_t position = reader->replay == NULL ? reader->position : 0;
 	struct scache_reader *fresh, other;
 	int ret = reader->origin->retake(reader->origin, privately, &fresh);
 
@@ -28,6 +30,8 @@ static int start_over(struct scache_reader *reader, bool privately)
 	memcpy((char *)fresh + from, (char *)&other + from, sizeof(other) - from);
 	/* ORDER event-bit, seq_cst: the word before `cancelled` is looked at. Pairs with scache_cancel(). */
 	atomic_store(&reader->sleeps_at, &reader->entry->readers_event);
+	reader->position = position;
+	reader_set_paced(reader, position);
 	return scache_reader_close(fresh);
 }
 

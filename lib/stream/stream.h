@@ -19,7 +19,7 @@
  *	writer.c   bytes in		reader.c   bytes out, waiting
  *	finish.c   how it ends		copy.c	   out of the ring or the file
  *	compress.c to an lz4 file
- *	pread.c	   from anywhere	peek.c	   where they are
+ *	pread.c	   from anywhere, seek	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
  *	restart.c  what a reader does about a dead or silent producer
@@ -66,6 +66,7 @@ struct scache_reader {
 	uint32_t magic;
 	int error; /* sticky */
 	bool has_begun; /* its caller has had bytes of the entry */
+	bool has_sought; /* bytes behind `paced` may have been lost to it */
 	bool is_refused; /* sendfile(2) does not take its descriptor */
 	_Atomic uint32_t cancelled;
 	const volatile unsigned char *not_forked; /* as of its peer */
@@ -91,7 +92,7 @@ struct scache_reader {
 	unsigned char *window;	   /* of a growing file, see peek.c; or NULL */
 	uint64_t window_from;
 	uint64_t position;
-	uint64_t paced; /* the position as others see it: >= position */
+	uint64_t paced; /* the position as others see it: the furthest it was */
 	uint64_t ring_mask;
 	uint32_t cell;
 	uint32_t spins; /* how long to spin before sleeping; adaptive */
@@ -240,6 +241,11 @@ int reader_ended(const struct scache_reader *reader, uint64_t state);
 
 void reader_push_stats(struct scache_reader *reader);
 
+/* --------------------------------------------------------------- pread.c */
+
+/* reader_go_to - go on at @offset, wherever that is. */
+void reader_go_to(struct scache_reader *reader, uint64_t offset);
+
 /* -------------------------------------------------------------- restart.c */
 
 /*
@@ -301,6 +307,12 @@ void replay_free(struct replay *replay);
 /* replay_note - the caller has had these bytes. */
 void replay_note(struct replay *replay, const void *data, size_t bytes);
 uint64_t replay_until(const struct replay *replay);
+
+/*
+ * replay_go_to - its caller has sought to @offset: that is where it goes on once as much
+ * as it has had is compared.
+ */
+void replay_go_to(struct replay *replay, uint64_t offset);
 
 /* replay_is_behind - does the caller already have the bytes at the position? */
 static inline bool replay_is_behind(const struct scache_reader *reader)
