@@ -4,20 +4,25 @@
  */
 #include "tool.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <unistd.h>
 
 enum {
 	OPT_MAX_AGE = TOOL_OPT_OWN,
 	OPT_OFFSET,
 	OPT_BYTES,
+	OPT_RANGE,
 };
 
 struct get {
 	struct tool_key key;
 	uint64_t max_age_ns;
-	uint64_t offset, bytes; /* which part of it */
 	int is_part;
+	uint64_t offset, bytes; /* which part of it */
+	const char *range;      /* --range: that is what says so; NULL: it does not */
+	int is_last;            /* the last @bytes bytes, wherever they begin */
 };
 
 /* Bytes that were printed cannot be taken back: the status must say so. */
@@ -42,15 +47,40 @@ static int explain(struct scache_reader *reader, int error, uint64_t bytes)
 static int print(const struct get *get, struct scache_reader *reader, uint64_t *ret_bytes)
 {
 	struct output output = { .bytes = 0 };
+	uint64_t offset = get->offset;
 	struct progress progress;
-	int rc;
+	int rc = 0;
 
+	if (get->is_last)
+		rc = stream_await_last(reader, get->bytes, &offset);
+	if (rc)
+		return rc;
 	if (get->is_part)
-		return stream_part(reader, get->offset, get->bytes, ret_bytes);
+		return stream_part(reader, offset, get->bytes, ret_bytes);
 	progress_begin(&progress, STDOUT_FILENO);
 	rc = stream_out(reader, &progress, &output);
 	*ret_bytes = output.bytes;
 	return rc;
+}
+
+/* Nothing of a range was printed, and production is over. */
+static int refuse_range(const struct get *get, struct scache_reader *reader)
+{
+	uint64_t bytes = 0;
+
+	scache_size(reader, &bytes);
+	if (get->is_last || get->offset < bytes)
+		return TOOL_OK;
+	tool_error("range %s: the blob has only %" PRIu64 " bytes", get->range, bytes);
+	return TOOL_NO;
+}
+
+/* It is not stored, and never so much of it there at once. */
+static int refuse_last(const struct get *get)
+{
+	tool_error("range %s: the blob is not stored, and less of it is in memory at a time",
+		   get->range);
+	return TOOL_NO;
 }
 
 static int print_blob(struct scache *cache, const struct get *get)
@@ -73,10 +103,58 @@ static int print_blob(struct scache *cache, const struct get *get)
 	rc = print(get, reader, &bytes);
 	if (rc == STREAM_OUTPUT_FAILED)
 		status = TOOL_UNUSABLE;
+	else if (rc == -EDEADLK)
+		status = refuse_last(get);
+	else if (!rc && get->range && !bytes)
+		status = refuse_range(get, reader);
 	else if (rc)
 		status = explain(reader, rc, bytes);
 	scache_reader_close(reader);
 	return status;
+}
+
+/* Digits alone; NULL: there is none, or it is too large for an offset. */
+static const char *take_number(const char *text, uint64_t *ret_number)
+{
+	uint64_t number = 0;
+
+	if (!isdigit((unsigned char)*text))
+		return NULL;
+	for (; isdigit((unsigned char)*text); text++) {
+		uint64_t digit = (uint64_t)(*text - '0');
+
+		if (number > (INT64_MAX - digit) / 10)
+			return NULL;
+		number = number * 10 + digit;
+	}
+	*ret_number = number;
+	return text;
+}
+
+/* A-B, A- or -N, as in HTTP: offsets of bytes, B included. */
+static int take_range(struct get *get, const char *text)
+{
+	const char *at = text;
+	uint64_t last = INT64_MAX;
+
+	get->range = text;
+	get->offset = 0;
+	get->is_part = 1;
+	get->is_last = *text == '-';
+	if (!get->is_last)
+		at = take_number(text, &get->offset);
+	if (at && *at++ != '-')
+		at = NULL;
+	if (at && (*at || get->is_last))
+		at = take_number(at, &last);
+	if (!at || *at)
+		return tool_usage(&cmd_get, "'%s' is no range, as in 0-499, 500- or -500", text);
+	if (get->is_last && !last)
+		return tool_usage(&cmd_get, "the range '%s' has no bytes", text);
+	if (last < get->offset)
+		return tool_usage(&cmd_get, "the range '%s' ends before it begins", text);
+	get->bytes = get->is_last ? last : last - get->offset + 1;
+	return 0;
 }
 
 static int take_option(struct get *get, int c)
@@ -85,6 +163,11 @@ static int take_option(struct get *get, int c)
 
 	if (c == OPT_MAX_AGE)
 		return tool_time(&cmd_get, optarg, &get->max_age_ns);
+	if (get->is_part && (c == OPT_RANGE || get->range))
+		return tool_usage(&cmd_get, "there can be one --range, and then no --offset and no "
+					    "--bytes");
+	if (c == OPT_RANGE)
+		return take_range(get, optarg);
 	get->is_part = 1;
 	if (tool_size(&cmd_get, optarg, bytes))
 		return cmd_get.usage_status;
@@ -99,6 +182,7 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "offset", required_argument, NULL, OPT_OFFSET },
 		{ "bytes", required_argument, NULL, OPT_BYTES },
+		{ "range", required_argument, NULL, OPT_RANGE },
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
@@ -132,10 +216,12 @@ const struct command cmd_get = {
 	.help = "  --max-age=TIME     a blob completed longer ago does not count\n"
 		"  --offset=SIZE      begin there; waits until it has been produced\n"
 		"  --bytes=SIZE       no more than so much\n"
+		"  --range=RANGE      bytes A-B (B included), A- (to the end) or -N (the last N),\n"
+		"                     as in HTTP; waits for what has not been produced\n"
 		TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
-		"Exit status: 0, 1 if there is no such key or its production failed, 2 wrong\n"
-		"usage, 124 the producer was lost, 125 the cache cannot be used.\n",
+		"Exit status: 0, 1 if there is no such key or range or its production failed,\n"
+		"2 wrong usage, 124 the producer was lost, 125 the cache cannot be used.\n",
 	.usage_status = TOOL_USAGE,
 	.run = run,
 };

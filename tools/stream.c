@@ -16,6 +16,7 @@
 #include <xxhash.h>
 
 #define PIECE_BYTES 4096 /* PIPE_BUF: what poll() promises to fit into a pipe */
+#define TICK_NS (int64_t)(PROGRESS_TICK_MS * NS_PER_MS)
 
 /*
  * To a pipe, with a terminal to report to: in pieces that do not block, so
@@ -56,6 +57,12 @@ static int output_is_gone(void)
 		return 0;
 	raise(SIGPIPE);
 	return -EPIPE;
+}
+
+static int output_failed(int error)
+{
+	tool_error("standard output: %s", strerror(-error));
+	return STREAM_OUTPUT_FAILED;
 }
 
 /* ------------------------------------------------------------- another run */
@@ -124,14 +131,13 @@ static int put_out(struct progress *progress, struct scache_reader *reader, stru
 
 int stream_out(struct scache_reader *reader, struct progress *progress, struct output *output)
 {
-	int64_t timeout_ns = PROGRESS_TICK_MS * NS_PER_MS;
 	struct skip skip = { .left = output->bytes };
 	char *buffer = malloc(TOOL_BUFFER_BYTES);
 	ssize_t n = -ENOMEM;
 	int rc = 0;
 
 	while (buffer && !rc) {
-		n = scache_read(reader, buffer, TOOL_BUFFER_BYTES, timeout_ns);
+		n = scache_read(reader, buffer, TOOL_BUFFER_BYTES, TICK_NS);
 		if (n > 0)
 			rc = put_out(progress, reader, &skip, output, buffer, (size_t)n);
 		else if (n != -ETIMEDOUT && n != -EAGAIN)
@@ -145,11 +151,7 @@ int stream_out(struct scache_reader *reader, struct progress *progress, struct o
 	XXH3_freeState(skip.sum);
 	if (rc == -EILSEQ || (!n && skip.left))
 		return STREAM_DIFFERS;
-	if (rc) {
-		tool_error("standard output: %s", strerror(-rc));
-		return STREAM_OUTPUT_FAILED;
-	}
-	return (int)n;
+	return rc ? output_failed(rc) : (int)n;
 }
 
 int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
@@ -160,23 +162,52 @@ int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 	uint64_t done = 0;
 	int rc = 0;
 
-	while (n > 0 && done < bytes && !rc) {
+	if (n > 0)
+		n = (ssize_t)scache_seek(reader, offset < INT64_MAX ? offset : INT64_MAX);
+	while (n >= 0 && done < bytes && !rc) {
 		size_t most = bytes - done < TOOL_BUFFER_BYTES ? (size_t)(bytes - done)
 							       : TOOL_BUFFER_BYTES;
 
-		n = scache_pread(reader, buffer, most, offset + done, SCACHE_FOREVER);
-		if (n > 0) {
+		n = scache_read(reader, buffer, most, TICK_NS);
+		if (n > 0)
 			rc = tool_write(STDOUT_FILENO, buffer, (size_t)n);
-			done += (uint64_t)n;
-		}
+		else if (n == -ETIMEDOUT)
+			rc = output_is_gone();
+		else
+			break;
+		done += n > 0 ? (uint64_t)n : 0;
+		n = 0;
 	}
 	free(buffer);
 	*ret_bytes = done;
-	if (rc) {
-		tool_error("standard output: %s", strerror(-rc));
-		return STREAM_OUTPUT_FAILED;
+	return rc ? output_failed(rc) : n < 0 ? (int)n : 0;
+}
+
+int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *ret_offset)
+{
+	uint64_t published, from;
+	char byte;
+	int rc;
+
+	for (;;) {
+		ssize_t n;
+
+		rc = scache_size(reader, &published);
+		from = published < bytes ? 0 : published - bytes;
+		if (rc)
+			break;
+		/* Of what is not stored only what lies ahead of a reader is kept. */
+		n = (ssize_t)scache_seek(reader, from);
+		if (n >= 0)
+			n = scache_pread(reader, &byte, 1, published, TICK_NS);
+		rc = n == -ETIMEDOUT ? output_is_gone() : 0;
+		if (rc)
+			return output_failed(rc);
+		if (n < 0 && n != -ETIMEDOUT)
+			return (int)n;
 	}
-	return n < 0 ? (int)n : 0;
+	*ret_offset = from;
+	return rc < 0 ? rc : 0;
 }
 
 int stream_code(struct scache_reader *reader)

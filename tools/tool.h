@@ -205,6 +205,8 @@ void stream_forget(struct output *output);
 /* The same for at most @bytes bytes from @offset on, without a progress line. */
 int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 		uint64_t *ret_bytes);
+/* Where the last @bytes bytes begin (0 if there are fewer), once production has ended. */
+int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *ret_offset);
 /* The producer's own code (> 0), else 0. */
 int stream_code(struct scache_reader *reader);
 void stream_print_message(struct scache_reader *reader);
