@@ -41,6 +41,7 @@ extern "C" {
 
 #define SCACHE_KEY_BYTES_MAX 255       /* keys: 1 .. 255 bytes of any value */
 #define SCACHE_MESSAGE_BYTES_MAX 65536 /* a failed producer's last words */
+#define SCACHE_NOTE_BYTES_MAX 4096     /* what a producer may say of a blob */
 #define SCACHE_FOREVER (-1)            /* timeout_ns: no limit */
 #define SCACHE_BYPASS 1                /* scache_acquire(): produce for yourself */
 #define SCACHE_NOT_KEPT 1              /* scache_finish(): delivered, but not stored */
@@ -455,6 +456,13 @@ SCACHE_API int scache_writer_check(struct scache_writer *writer);
 SCACHE_API int scache_finish(struct scache_writer *writer);
 
 /*
+ * scache_set_note - the producer's own words about the blob (a content type, a validator,
+ * tags), 0 .. SCACHE_NOTE_BYTES_MAX bytes of any value, stored with it by scache_finish().
+ * Replaces an earlier one. Returns 0, -EINVAL, -ENOMEM, or the sticky error. Blocks: no.
+ */
+SCACHE_API int scache_set_note(struct scache_writer *writer, const void *note, size_t bytes);
+
+/*
  * scache_abort - production failed. The key is free for another attempt
  * before any reader learns of it; readers get the bytes written so far and
  * then the error.
@@ -602,6 +610,31 @@ SCACHE_API int scache_wait(struct scache_reader *reader, int64_t timeout_ns,
 			   struct scache_result *ret_result);
 
 /*
+ * scache_note - copy the note of a finished entry, at most @bytes bytes of it.
+ * Returns its full length (0: none); -EAGAIN: not finished yet; how production failed;
+ * -ENODATA: the entry is not stored; -EBADMSG, -ESTALE. Blocks: for the disk.
+ */
+SCACHE_API ssize_t scache_note(struct scache_reader *reader, void *ret_note, size_t bytes);
+
+struct scache_file {
+	size_t size;           /* sizeof(struct scache_file), set by the caller */
+	int32_t fd;            /* read-only; the caller closes it, before the reader */
+	uint32_t compression;  /* SCACHE_RAW, or SCACHE_LZ4: one LZ4 frame */
+	uint64_t bytes;        /* of the blob */
+	uint64_t stored_bytes; /* of it in the file, from offset 0 on; what stands behind
+				  them is ours (lz4(1) skips it) */
+};
+
+/*
+ * scache_file - a finished entry's very file, for consumers that decode for themselves or
+ * have the kernel move it (io_uring, splice, a mapping). It stays as it is as long as
+ * @reader is open. What has to be verified is, all of it, before.
+ * Returns 0; -EAGAIN: not finished yet; how production failed; -ENODATA: the entry is not
+ * stored; -EBADMSG, -ESTALE, -EMFILE. Blocks: for the disk. Threads: one per reader.
+ */
+SCACHE_API int scache_file(struct scache_reader *reader, struct scache_file *ret_file);
+
+/*
  * scache_message - copy the failed producer's message, NUL-terminated, cut
  * to fit. Returns its full length (0: none), -EAGAIN while still producing.
  */
@@ -709,6 +742,51 @@ struct scache_repair_report {
  */
 SCACHE_API int scache_repair(struct scache *cache, void (*finding)(void *arg, const char *text),
 			     void *arg, struct scache_repair_report *ret_report);
+
+/* What scache_verify() says of an entry. */
+enum scache_verify_result {
+	SCACHE_VERIFY_GOES_ON = 0, /* before each block */
+	SCACHE_VERIFY_GOOD,
+	SCACHE_VERIFY_DAMAGED,     /* and it has been removed */
+	SCACHE_VERIFY_SKIPPED      /* not finished, not stored, or gone meanwhile */
+};
+
+struct scache_verify_progress {
+	size_t size;     /* sizeof(struct scache_verify_progress) of the library */
+	const void *key; /* valid during the call */
+	uint32_t key_bytes;
+	int32_t result;  /* enum scache_verify_result */
+	uint64_t bytes, done_bytes; /* of this entry */
+};
+
+struct scache_verify_options {
+	size_t size;               /* sizeof(struct scache_verify_options) */
+	uint64_t bytes_per_second; /* no faster than that; 0 = as fast as it goes */
+	/* Called before each block of 256 KiB and at the end of each entry; may use the
+	   cache; a value other than 0 ends it all. May be NULL. */
+	int (*progress)(void *arg, const struct scache_verify_progress *progress);
+	void *arg;
+};
+
+struct scache_verify_report {
+	size_t size; /* sizeof(struct scache_verify_report), set by the caller */
+	uint64_t entries, bytes; /* compared */
+	uint64_t damaged;        /* of these, and removed */
+	uint64_t skipped;
+};
+
+/*
+ * scache_verify - compare the stored bytes of @key, or of all finished entries (@key is
+ * NULL), with their checksums. A damaged entry is removed: its readers get -EBADMSG where
+ * the damage is, the next caller produces it again. It reads what the kernel has in
+ * memory or on the disk, as readers do.
+ * Returns 0; -ENOENT: no such key; what @progress returned if that is > 0, -ECANCELED if it
+ * is < 0; -errno. *ret_report (may be NULL) is filled in any case but -EINVAL.
+ * Blocks: for the disk, and for the rate. Threads: any. If you die inside: nobody notices.
+ */
+SCACHE_API int scache_verify(struct scache *cache, const void *key, size_t key_bytes,
+			     const struct scache_verify_options *options,
+			     struct scache_verify_report *ret_report);
 
 #define SCACHE_DRY_RUN 1u
 

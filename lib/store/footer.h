@@ -24,7 +24,7 @@
 
 #define BLOCK_BYTES (256u << 10)
 #define FOOTER_TAIL_BYTES 88u
-#define FOOTER_NOTE_BYTES_MAX 4096u
+#define FOOTER_NOTE_BYTES_MAX 4096u /* SCACHE_NOTE_BYTES_MAX */
 #define BLOB_BYTES_MAX (1ull << 46) /* 64 TiB: its words fit one skippable frame */
 
 enum blob_format {

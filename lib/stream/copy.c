@@ -49,7 +49,7 @@ static size_t copy_from_ring(struct scache_reader *reader, uint64_t from, unsign
 }
 
 /* The file lacks bytes that we know it had, or has others: never wrong bytes, never an early end. */
-static int blob_is_damaged(struct scache_reader *reader)
+int reader_is_damaged(struct scache_reader *reader)
 {
 	struct store *store = reader->store;
 
@@ -85,14 +85,14 @@ static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void 
 		return -ENODATA; /* no file, and out of the ring */
 	ret = copy_get_blob(reader);
 	if (ret == -ENOENT)
-		return blob_is_damaged(reader);
+		return reader_is_damaged(reader);
 	if (ret < 0)
 		return ret;
 	bytes = (size_t)min_u64(bytes, flushed - from);
 	/* A copy has no cancellation point, and what holds them off is a tenth of a hit. */
 	done = reader->blob->fd < 0 ? opened_read(reader->blob, data, bytes, from) :
 				      copy_from_blob(reader, from, data, bytes, flushed);
-	return done == 0 || done == -EBADMSG || done == -EIO ? blob_is_damaged(reader) : done;
+	return done == 0 || done == -EBADMSG || done == -EIO ? reader_is_damaged(reader) : done;
 }
 
 bool reader_is_still_there(const struct scache_reader *reader)

@@ -197,6 +197,7 @@ int scache_writer_close(struct scache_writer *writer)
 	if (writer->fd >= 0)
 		close(writer->fd);
 	sums_free(&writer->sums);
+	free(writer->note);
 	/* A fork child has not the thread, and perhaps its mutex is locked for ever. */
 	if (open_streams != NULL)
 		compress_free(writer);

@@ -70,6 +70,8 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 	if (ret < 0)
 		return ret;
 	footer.key_bytes = entry_copy_key(writer->entry, key);
+	footer.note = writer->note;
+	footer.note_bytes = writer->note_bytes;
 	fill_times(writer->entry, &footer);
 	all = footer_bytes(&footer);
 	data = malloc((size_t)all);
@@ -108,4 +110,26 @@ int keep_file(struct scache_writer *writer)
 	ret = blob_seal(writer->store, writer->fd, entry_hash(writer->entry));
 	writer->fd = -1;
 	return ret;
+}
+
+int scache_set_note(struct scache_writer *writer, const void *note, size_t bytes)
+{
+	KEEP_ERRNO;
+	unsigned char *copy = NULL;
+	int ret = writer_check_handle(writer);
+
+	if (ret < 0)
+		return ret;
+	if (bytes > SCACHE_NOTE_BYTES_MAX || (note == NULL && bytes > 0))
+		return -EINVAL;
+	if (bytes > 0) {
+		copy = malloc(bytes);
+		if (copy == NULL)
+			return -ENOMEM;
+		memcpy(copy, note, bytes);
+	}
+	free(writer->note);
+	writer->note = copy;
+	writer->note_bytes = (uint32_t)bytes;
+	return 0;
 }

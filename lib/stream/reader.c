@@ -40,7 +40,7 @@ static bool needs_file(const struct scache_reader *reader, uint64_t state)
 	       shm_load_acquire(&reader->entry->flushed) > 0;
 }
 
-static struct blob_facts facts_of(const struct scache_reader *reader, uint64_t state)
+struct blob_facts reader_facts(const struct scache_reader *reader, uint64_t state)
 {
 	struct blob_facts facts = {
 		.bytes = TABLE_GROWING,
@@ -85,7 +85,7 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 		reader->ring_mask = segment->geometry.ring_bytes - 1;
 	}
 	if (needs_file(reader, state)) {
-		facts = facts_of(reader, state);
+		facts = reader_facts(reader, state);
 		ret = table_get(store, name, entry_hash(reader->entry), &facts, &reader->blob);
 		if (ret < 0) {
 			free(reader);

@@ -19,6 +19,7 @@
  *	writer.c   bytes in		reader.c   bytes out, waiting
  *	finish.c   how it ends		copy.c	   out of the ring or the file
  *	compress.c to an lz4 file
+ *	file.c	   its very file
  *	pread.c	   from anywhere, seek	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
@@ -34,6 +35,7 @@
 #include "store/footer.h"
 #include "store/frame.h"
 #include "store/opened.h"
+#include "store/scrub.h"
 #include "store/sums.h"
 #include "streamcache.h"
 
@@ -130,6 +132,8 @@ struct scache_writer {
 	bool pace_slowest;
 	bool is_lz4, is_auto; /* the second: not decided yet */
 	uint32_t level;	      /* of compression; 0 = the default */
+	uint32_t note_bytes;
+	unsigned char *note;  /* for the footer; NULL: none */
 	struct compressor *compressor; /* of an lz4 one, once there is a block; or NULL */
 	bool ring_only;
 	bool door_closed; /* of a ring-only one: its first byte may go */
@@ -228,6 +232,9 @@ ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t b
  */
 bool reader_is_still_there(const struct scache_reader *reader);
 
+/* reader_is_damaged - its file is not what it was: the entry goes. Returns -EBADMSG. */
+int reader_is_damaged(struct scache_reader *reader);
+
 /* copy_get_blob - have the file open. 0, -ENOENT, -errno. */
 int copy_get_blob(struct scache_reader *reader);
 
@@ -240,6 +247,9 @@ int reader_check_handle(struct scache_reader *reader);
 int reader_ended(const struct scache_reader *reader, uint64_t state);
 
 void reader_push_stats(struct scache_reader *reader);
+
+/* reader_facts - what its entry, in this @state, says of the blob. */
+struct blob_facts reader_facts(const struct scache_reader *reader, uint64_t state);
 
 /* --------------------------------------------------------------- pread.c */
 
@@ -330,6 +340,11 @@ int replay_some(struct scache_reader *reader, uint64_t written);
 
 /* peek_close - its own mapping, when the reader is closed. */
 void peek_close(struct scache_reader *reader);
+
+/* ----------------------------------------------------------------- file.c */
+
+/* reader_scrub - compare all of a finished entry's file; see scrub.h. -EAGAIN, -ENODATA too. */
+int reader_scrub(struct scache_reader *reader, scrub_pace *pace, void *arg);
 
 /* ------------------------------------------------------------------- fd.c */
 
