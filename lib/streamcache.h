@@ -253,6 +253,14 @@ struct scache_acquire_options {
 				  any other gets -ETIME, and may go on waiting */
 	uint32_t compression;  /* if this caller becomes the writer; 0 = as its opener said */
 	uint32_t level;        /* the same; see struct scache_options */
+	uint64_t declared_bytes; /* the size of the blob, if this caller becomes the writer
+				  and knows it: SCACHE_ZERO, or up to INT64_MAX; 0 (and
+				  SCACHE_UNLIMITED) = not known. It is shown to all, room
+				  for 1 MiB or more is reserved on the disk unless it may
+				  be compressed (if there is none it is not stored, as
+				  when a write fails), and with another size production
+				  fails: -ERANGE. Who goes on with a resumable one is held
+				  to the first producer's */
 };
 
 /*
@@ -376,6 +384,7 @@ SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t 
  * and, for good (every later call returns the same):
  *  -EPIPE    all readers have left, or none has come and none can come any
  *            more (removed, or no file); never with SCACHE_RUN_TO_END
+ *  -ERANGE   with these bytes it is more than was declared: none of them was taken
  *  -EIO, ... the bytes can be kept neither in a file nor in a ring
  * Blocks: for readers, and for the disk. Threads: one per writer.
  * If you die inside: readers get every byte published so far, then -EOWNERDEAD.
@@ -449,8 +458,9 @@ SCACHE_API int scache_writer_check(struct scache_writer *writer);
  * scache_finish - the blob is complete: it becomes immutable and findable as
  * a finished entry, its readers get end of file after its last byte.
  * Returns 0; SCACHE_NOT_KEPT if its file could not be written or none was
- * wanted: whoever was attached gets all of it, later callers will miss; or the sticky error
- * of the writer. Blocks: for the disk.
+ * wanted: whoever was attached gets all of it, later callers will miss; -ERANGE if it is
+ * less than was declared, and production has failed; or the sticky error of the writer.
+ * Blocks: for the disk.
  * If you die inside: either finished, or as in scache_write().
  */
 SCACHE_API int scache_finish(struct scache_writer *writer);
@@ -491,6 +501,7 @@ SCACHE_API int scache_writer_close(struct scache_writer *writer);
  *  -EOWNERDEAD  the producer was killed; every byte it published was read
  *  -EREMOTEIO   the producer failed with a code of its own, see scache_wait()
  *  the -errno   the producer gave to scache_abort(); -ECANCELED if it just left
+ *  -ERANGE      the producer has written more or less than it had declared
  *  -EBADMSG     the blob's file was damaged by a stranger; the entry is gone
  *  -ESTALE      this reader was stopped for so long that its entry was reused
  * and, not for good, -ETIME after stall_timeout_ns without a byte; and, as long as nothing is there to be read, -ECANCELED after scache_cancel().
@@ -672,6 +683,8 @@ struct scache_entry_info {
 	uint64_t window_bytes;   /* SCACHE_ZERO, SCACHE_UNLIMITED or a size */
 	uint64_t age_ns;         /* since completion, or since creation if growing */
 	uint64_t expires_in_ns;  /* 0 expired; SCACHE_UNLIMITED never or not yet set */
+	uint64_t declared_bytes; /* what `bytes` will be if production succeeds;
+				    SCACHE_UNLIMITED: not known */
 };
 
 /* scache_reader_info - the entry behind a reader. Returns 0 or -ESTALE. */

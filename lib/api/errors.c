@@ -29,6 +29,7 @@ static const struct {
 	{ EOWNERDEAD, "the producer died in mid-stream" },
 	{ EPIPE, "nobody reads any more" },
 	{ EPROTO, "attached processes use another version of streamcache" },
+	{ ERANGE, "the producer has not written as many bytes as were declared" },
 	{ EREMOTEIO, "the producer failed" },
 	{ ESTALE, "the entry has been reused" },
 	{ ETIME, "the producer has been silent for too long" },

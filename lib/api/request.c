@@ -20,7 +20,6 @@
 #include "index/ring.h"
 #include "shm/epoch.h"
 #include "store/adopt.h"
-#include "store/blob.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -179,6 +178,7 @@ void request_draft(const struct request *rq, struct entry_draft *ret_draft)
 								      wished->window_bytes)
 				: window_bytes == SCACHE_ZERO ? 0
 							      : window_bytes,
+		.declared_bytes = rq->declared_bytes,
 		.flags = (rq->run_to_end ? ENTRY_RUN_TO_END : 0) |
 			 (rq->pace_slowest ? ENTRY_PACE_SLOWEST : 0) |
 			 (rq->pass_through ? ENTRY_RING_ONLY : 0) |
@@ -214,7 +214,7 @@ static int prepare(struct request *rq, struct entry_name name, int *ret_fd)
 	}
 	if (rq->pass_through)
 		return -ENOSPC;
-	*ret_fd = blob_create(store, name, rq->key.hash);
+	*ret_fd = declared_create_file(store, name);
 	return *ret_fd < 0 ? *ret_fd : 0;
 }
 
@@ -255,7 +255,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 	int ret;
 
 	if (fd < 0 && !rq->pass_through)
-		fd = blob_create(store, name, rq->key.hash);
+		fd = declared_create_file(store, name);
 	ret = writer_open(store, name, fd >= 0 ? fd : -1, &rq->writer);
 	if (ret == 0 && rq->want_reader) {
 		pair = calloc(1, sizeof(*pair));
@@ -397,7 +397,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 		memcpy(&o, options, options->size);
 	}
 	if (o.flags & ~ACQUIRE_FLAGS || o.reserved != 0 || o.compression > SCACHE_AUTO ||
-	    o.level > FRAME_LEVEL_MAX)
+	    o.level > FRAME_LEVEL_MAX ||
+	    (o.declared_bytes > INT64_MAX && o.declared_bytes < SCACHE_ZERO))
 		return -EINVAL;
 	rq->cache = cache;
 	rq->key = (struct index_key){ .key = key, .key_bytes = (uint32_t)key_bytes };
@@ -411,6 +412,7 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->level = o.level != 0 ? o.level : cache->level;
 	rq->max_age_ns = o.max_age_ns;
 	rq->window_bytes = o.window_bytes;
+	rq->declared_bytes = o.declared_bytes;
 	rq->stall_ns = o.stall_timeout_ns;
 	rq->started_ns = clock_shared_ns();
 	rq->cell = CURSOR_NONE;

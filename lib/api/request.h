@@ -18,6 +18,7 @@ struct request {
 	uint32_t compression, level;
 	uint64_t max_age_ns;   /* 0: the cache's */
 	uint64_t window_bytes; /* 0: the cache's */
+	uint64_t declared_bytes; /* 0: not known */
 	uint64_t stall_ns;     /* 0: for ever */
 	uint64_t started_ns;
 	uint32_t cell; /* a cursor, taken and not attached */

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/step.h"
+#include "streamcache.h"
 
 #define EPOCH_BITS 24
 
@@ -49,6 +50,13 @@ static void fill_key(struct shm_entry *entry, const struct entry_draft *draft)
 	shm_store_relaxed(&entry->key_bytes, draft->key_bytes);
 }
 
+static uint64_t declared_of(const struct entry_draft *draft)
+{
+	uint64_t bytes = draft->declared_bytes;
+
+	return bytes == 0 ? UINT64_MAX : bytes == SCACHE_ZERO ? 0 : bytes;
+}
+
 void entry_fill(struct peer *peer, struct entry_name name, const struct entry_draft *draft)
 {
 	struct shm_entry *entry = entry_at(peer->segment, name.idx);
@@ -62,6 +70,7 @@ void entry_fill(struct peer *peer, struct entry_name name, const struct entry_dr
 	shm_store_relaxed(&entry->created_ns, clock_shared_ns());
 	shm_store_relaxed(&entry->window_bytes, draft->window_bytes);
 	shm_store_relaxed(&entry->max_age_ns, draft->max_age_ns);
+	shm_store_relaxed(&entry->declared_bytes, declared_of(draft));
 	shm_store_relaxed(&entry->ended_ns, 0);
 	shm_store_relaxed(&entry->ring, 0);
 	shm_store_relaxed(&entry->written, 0);

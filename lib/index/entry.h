@@ -179,6 +179,7 @@ struct entry_draft {
 	struct key_hash hash;
 	uint64_t max_age_ns;
 	uint64_t window_bytes;
+	uint64_t declared_bytes; /* as in struct scache_acquire_options */
 	uint32_t flags;
 };
 

@@ -97,7 +97,7 @@ static bool check_progress(struct report *report, uint32_t idx, char *text, size
 	struct shm_entry *e = entry_at(report->segment, idx);
 	uint64_t word = shm_load(entry_state_word(report->segment, idx));
 	uint64_t flushed = shm_load(&e->flushed), written = shm_load(&e->written);
-	uint64_t floor = shm_load(&e->floor);
+	uint64_t floor = shm_load(&e->floor), declared = shm_load(&e->declared_bytes);
 	bool whole_file = !(shm_load(&e->flags) & ENTRY_RING_ONLY);
 
 	if (state_of(word) != ENTRY_FILLING && state_of(word) != ENTRY_SEALED)
@@ -109,6 +109,10 @@ static bool check_progress(struct report *report, uint32_t idx, char *text, size
 	    (flushed - written > ENTRY_PASS_BYTES_MAX || state_of(word) == ENTRY_SEALED))
 		return say(text, bytes, "I6: entry %u has flushed %llu of %llu bytes", idx,
 			   (unsigned long long)flushed, (unsigned long long)written);
+	if (written > declared ||
+	    (state_of(word) == ENTRY_SEALED && declared != UINT64_MAX && written != declared))
+		return say(text, bytes, "I6: entry %u has %llu of %llu declared bytes", idx,
+			   (unsigned long long)written, (unsigned long long)declared);
 	if (state_of(word) == ENTRY_FILLING && whole_file && floor != UINT64_MAX &&
 	    floor > shm_load(&e->flushed))
 		return say(text, bytes, "I6: entry %u has bytes neither in its ring nor in its file",

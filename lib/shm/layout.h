@@ -161,6 +161,7 @@ struct shm_entry {
 	shm_u32 flags;
 	shm_u32 code; /* int32: why production failed; before FAILED */
 	shm_u32 message_bytes;
+	shm_u64 declared_bytes; /* by the creator; UINT64_MAX: not known */
 	shm_u64 file_bytes; /* of a finished blob with its footer; before SEALED */
 
 	/* By readers. */

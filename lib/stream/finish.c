@@ -89,6 +89,7 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 
 int writer_fail(struct scache_writer *writer, int code)
 {
+	declared_give_back(writer);
 	shm_store_relaxed(&writer->entry->code, (uint32_t)code);
 	/* STEP code-set: still growing, to all. Die here: the reaper fails it, the code unread. */
 	STEP("code-set");
@@ -119,6 +120,8 @@ int scache_finish(struct scache_writer *writer)
 
 	if (ret < 0)
 		return ret;
+	if (writer->declared_bytes != UINT64_MAX && writer->written != writer->declared_bytes)
+		return declared_break(writer);
 	settle_file(writer);
 	/* STEP blob-sealed: complete and read-only. Die here: the reaper fails it all the same. */
 	STEP("blob-sealed");

@@ -86,6 +86,7 @@ int entry_fill_info(struct store *store, struct entry_name name, unsigned char k
 	info.window_bytes = shm_load_relaxed((shm_u64 *)&entry->window_bytes);
 	if (info.window_bytes == 0)
 		info.window_bytes = SCACHE_ZERO;
+	info.declared_bytes = shm_load_relaxed((shm_u64 *)&entry->declared_bytes);
 	fill_times(store, name, word, &info);
 	/* Everything above was of this life, or none of it counts. */
 	if (state_gen(shm_load(entry_state_word(segment, name.idx))) != name.gen)

@@ -27,6 +27,7 @@
  *	takeover.c a dead producer's work, gone on with
  *	replay.c   the same work done once more, gone on with in the middle
  *	info.c	   what is shown of an entry
+ *	declared.c a size that is known beforehand
  *	keep.c	   what makes its file last
  */
 #ifndef STREAM_STREAM_H
@@ -119,6 +120,7 @@ struct scache_writer {
 	uint64_t pace, slowest;	   /* as of the last survey, */
 	uint32_t readers;	   /* and how many there were */
 	uint64_t window_bytes;
+	uint64_t declared_bytes; /* UINT64_MAX: not known */
 	uint64_t checked_at; /* bytes written when dead readers were last looked for */
 	uint64_t bytes_counted;
 	size_t reserved_bytes; /* by scache_reserve(), not yet committed */
@@ -207,6 +209,25 @@ void writer_settle_format(struct scache_writer *writer);
 
 /* writer_check_handle - 0, -ECHILD, its sticky error, or -EINVAL after its end. */
 int writer_check_handle(struct scache_writer *writer);
+
+/* ------------------------------------------------------------- declared.c */
+
+/*
+ * declared_create_file - blob_create(), with room for all of it if the entry says how
+ * much that is. -ENOSPC, -EDQUOT or -EFBIG also if there is none: then there is no file.
+ */
+int declared_create_file(const struct store *store, struct entry_name name);
+
+/* declared_give_back - the room behind the end of its file is needed no more. */
+void declared_give_back(const struct scache_writer *writer);
+
+static inline bool declared_is_exceeded(const struct scache_writer *writer, size_t bytes)
+{
+	return bytes > writer->declared_bytes - writer->written;
+}
+
+/* declared_break - it has, or would have, another size: production has failed. Sticky. */
+int declared_break(struct scache_writer *writer);
 
 /* --------------------------------------------------------------- finish.c */
 

@@ -111,7 +111,7 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 	}
 	settle(writer, state);
 	if (fd < 0 && !writer->ring_only) {
-		fd = blob_create(store, name, entry_hash(writer->entry));
+		fd = declared_create_file(store, name);
 		writer->fd = fd;
 		if (fd < 0)
 			writer_go_without_file(writer);

@@ -42,6 +42,7 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->fd = fd;
 	writer->pace_cell = CURSOR_NONE;
 	writer->window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
+	writer->declared_bytes = shm_load_relaxed(&writer->entry->declared_bytes);
 	flags = shm_load_relaxed(&writer->entry->flags);
 	writer->run_to_end = flags & ENTRY_RUN_TO_END;
 	writer->pace_slowest = flags & ENTRY_PACE_SLOWEST;
@@ -71,6 +72,7 @@ void writer_go_without_file(struct scache_writer *writer)
 	compress_stop(writer);
 	writer->ring_only = true;
 	if (writer->fd >= 0) {
+		declared_give_back(writer);
 		close(writer->fd);
 		writer->fd = -1;
 	}
@@ -321,6 +323,8 @@ ssize_t scache_write(struct scache_writer *writer, const void *data, size_t byte
 	if (ret < 0)
 		return ret;
 	writer->reserved_bytes = 0;
+	if (unlikely(declared_is_exceeded(writer, bytes)))
+		return declared_break(writer);
 	while (taken < bytes) {
 		writer->mid_call = taken > 0;
 		done = put(writer, from + taken, bytes - taken);
@@ -419,6 +423,8 @@ ssize_t scache_commit(struct scache_writer *writer, size_t bytes)
 	writer->reserved_bytes = 0;
 	if (bytes == 0)
 		return 0;
+	if (unlikely(declared_is_exceeded(writer, bytes)))
+		return declared_break(writer);
 	if (!reserves_in_place(writer))
 		return (ssize_t)commit_bounced(writer, bytes);
 	publish(writer, bytes);

@@ -39,6 +39,21 @@ struct plan {
 	int finish; /* what scache_finish() returns */
 };
 
+/* Scratch as always, but of a declared size if room for it is to fail. */
+static struct scache_writer *create(struct scache *cache, const struct plan *plan,
+				    struct scache_reader **ret_reader)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .window_bytes = 100000 };
+	struct scache_writer *writer = NULL;
+
+	if (plan->call != NULL && strcmp(plan->call, "fallocate") == 0)
+		options.declared_bytes = BLOB_BYTES;
+	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
+	must(writer != NULL);
+	return writer;
+}
+
 static void *read_in_thread(void *arg)
 {
 	pattern_read_all(arg, 1, BLOB_BYTES);
@@ -58,7 +73,7 @@ static void produce(void *arg)
 
 	if (plan->call != NULL)
 		set_fault(plan->call, plan->error, plan->after);
-	writer = scratch_create(cache, "k", 100000, &reader);
+	writer = create(cache, plan, &reader);
 	child_say(scratch_info(reader).flags & SCACHE_HIDDEN);
 	child_listen();
 	must(pthread_create(&thread, NULL, read_in_thread, reader) == 0);
@@ -86,7 +101,9 @@ static void check_plan(const struct plan *plan)
 			child_start(&readers[count], scratch_read_along, &blob_bytes);
 			child_hear(&readers[count]);
 		}
-	must_be(count, plan->call != NULL && strcmp(plan->call, "open") == 0 ? 0 : READERS);
+	must_be(count, plan->call != NULL && (strcmp(plan->call, "open") == 0 ||
+					      (strcmp(plan->call, "fallocate") == 0 && !kept)) ?
+			       0 : READERS);
 	child_tell(&writer, 0);
 	for (int i = 0; i < count; i++)
 		child_join(&readers[i]);
@@ -175,6 +192,30 @@ END_TEST
 START_TEST(a_full_disk_is_done_without)
 {
 	check_plan(&(struct plan){ "pwrite", ENOSPC, 3, SCACHE_NOT_KEPT });
+}
+END_TEST
+
+START_TEST(what_is_declared_and_has_no_room_is_done_without)
+{
+	check_plan(&(struct plan){ "fallocate", ENOSPC, 0, SCACHE_NOT_KEPT });
+}
+END_TEST
+
+START_TEST(a_quota_is_a_full_disk)
+{
+	check_plan(&(struct plan){ "fallocate", EDQUOT, 0, SCACHE_NOT_KEPT });
+}
+END_TEST
+
+START_TEST(a_file_system_that_cannot_reserve_stores_all_the_same)
+{
+	check_plan(&(struct plan){ "fallocate", EOPNOTSUPP, 0, 0 });
+}
+END_TEST
+
+START_TEST(an_interrupted_reservation_is_repeated_or_done_without)
+{
+	check_plan(&(struct plan){ "fallocate", EINTR, 0, 0 });
 }
 END_TEST
 
@@ -386,6 +427,10 @@ int main(int argc, char **argv)
 		a_disk_that_fails_at_once_is_done_without,
 		a_disk_that_fails_in_mid_stream_is_done_without,
 		a_full_disk_is_done_without,
+		what_is_declared_and_has_no_room_is_done_without,
+		a_quota_is_a_full_disk,
+		a_file_system_that_cannot_reserve_stores_all_the_same,
+		an_interrupted_reservation_is_repeated_or_done_without,
 		a_failing_close_makes_a_blob_that_is_not_kept,
 		an_interrupted_write_is_repeated,
 		a_short_write_is_continued,

@@ -3,7 +3,7 @@
  * faults - a module for LD_PRELOAD that makes system calls on blob files fail.
  *
  * STREAMCACHE_FAULT="CALL ERROR AFTER", read at each call:
- *	CALL	open, pwrite, close, short (half of what was asked) for blobs,
+ *	CALL	open, pwrite, fallocate, close, short (half of what was asked) for blobs,
  *		lock (OFD locks are refused), blind (they exclude nobody)
  *	ERROR	a number of errno.h
  *	AFTER	so many calls succeed first, and (negative) only that one fails
@@ -96,6 +96,19 @@ static void *next(const char *name)
 		return real(fd, data, bytes, offset);                             \
 	}
 
+#define FALLOCATE(name, off)                                                      \
+	int name(int fd, int mode, off offset, off bytes)                         \
+	{                                                                         \
+		int (*real)(int, int, off, off) = next(#name);                    \
+		int error = is_blob(fd) ? fault("fallocate") : 0;                 \
+                                                                                  \
+		if (error != 0) {                                                 \
+			errno = error;                                            \
+			return -1;                                                \
+		}                                                                 \
+		return real(fd, mode, offset, bytes);                             \
+	}
+
 #define FCNTL(name)                                                               \
 	int name(int fd, int command, ...)                                        \
 	{                                                                         \
@@ -135,10 +148,12 @@ int close(int fd)
 
 OPENAT(openat)
 PWRITE(pwrite, off_t)
+FALLOCATE(fallocate, off_t)
 FCNTL(fcntl)
 /* Where files are large by a macro, these are the names. */
 #if !defined(_FILE_OFFSET_BITS) || _FILE_OFFSET_BITS != 64
 OPENAT(openat64)
 PWRITE(pwrite64, off64_t)
+FALLOCATE(fallocate64, off64_t)
 FCNTL(fcntl64)
 #endif
