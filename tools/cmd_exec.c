@@ -23,6 +23,7 @@ enum {
 	OPT_PACE,
 	OPT_PASS_THROUGH,
 	OPT_REFRESH,
+	OPT_SIZE,
 	OPT_STALL,
 	OPT_NO_CACHE,
 };
@@ -130,6 +131,8 @@ static int take_option(struct exec *exec, int c)
 	case OPT_PASS_THROUGH:
 		acquire->flags |= SCACHE_PASS_THROUGH;
 		return 0;
+	case OPT_SIZE:
+		return tool_size(&cmd_exec, optarg, &acquire->declared_bytes);
 	case OPT_REFRESH:
 		acquire->flags |= SCACHE_REFRESH;
 		return 0;
@@ -152,6 +155,7 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "pace", required_argument, NULL, OPT_PACE },
 		{ "pass-through", no_argument, NULL, OPT_PASS_THROUGH },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
+		{ "size", required_argument, NULL, OPT_SIZE },
 		{ "stall-timeout", required_argument, NULL, OPT_STALL },
 		{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 		TOOL_OPTION_HEX,
@@ -216,6 +220,7 @@ const struct command cmd_exec = {
 		"  --pass-through     do not store it: shared by those who come while its\n"
 		"                     first bytes are still in memory\n"
 		"  --refresh          a finished run does not count\n"
+		"  --size=SIZE        CMD prints so many bytes, or the run has failed\n"
 		"  --stall-timeout=TIME  of a run that prints nothing for so long, before its\n"
 		"                     first byte: run CMD without the cache; later: status 124\n"
 		"  --no-cache         simply run CMD; as does STREAMCACHE_DISABLE=1\n"

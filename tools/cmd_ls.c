@@ -63,12 +63,14 @@ static int is_wanted(const struct list *list, const struct scache_entry_info *in
 static void print_entry(struct list *list, const struct scache_entry_info *info)
 {
 	char size[TEXT_SHORT], age[TEXT_SHORT], expires[TEXT_SHORT] = "-", pid[TEXT_SHORT] = "-";
-	char key[TEXT_KEY], state[TEXT_SHORT];
+	char key[TEXT_KEY], state[2 * TEXT_SHORT], done[TEXT_SHORT] = "";
 
 	if (!list->lines++)
 		printf("%-16s %10s %7s %8s %8s %8s  %s\n", "STATE", "SIZE", "READERS", "AGE",
 		       "EXPIRES", "PRODUCER", "KEY");
-	snprintf(state, sizeof(state), "%s%s%s", state_name(info->state),
+	if (info->state != SCACHE_FINISHED && info->declared_bytes != SCACHE_UNLIMITED)
+		text_percent(info->bytes, info->declared_bytes, done);
+	snprintf(state, sizeof(state), "%s%s%s%s%s", state_name(info->state), *done ? "," : "", done,
 		 info->flags & SCACHE_HIDDEN ? ",hidden" : "",
 		 info->flags & SCACHE_WRITER_DEAD ? ",dead" : "");
 	if (info->expires_in_ns != SCACHE_UNLIMITED)
@@ -96,6 +98,7 @@ static void add_entry(struct list *list, const struct scache_entry_info *info)
 	json_object_object_add(entry, "flags", flags);
 	json_object_object_add(entry, "bytes", json_object_new_uint64(info->bytes));
 	json_object_object_add(entry, "stored_bytes", json_object_new_uint64(info->stored_bytes));
+	json_object_object_add(entry, "declared_bytes", text_json_limit(info->declared_bytes));
 	json_object_object_add(entry, "window_bytes", text_json_limit(info->window_bytes));
 	json_object_object_add(entry, "readers", json_object_new_uint64(info->readers));
 	json_object_object_add(entry, "age_ns", json_object_new_uint64(info->age_ns));

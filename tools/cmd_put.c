@@ -8,15 +8,18 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
 	OPT_MAX_AGE = TOOL_OPT_OWN,
 	OPT_REFRESH,
+	OPT_SIZE,
 };
 
-static int copy(struct scache_writer *writer)
+static int copy(struct scache_writer *writer, uint64_t declared_bytes)
 {
 	struct progress progress;
 	uint64_t bytes = 0;
@@ -24,6 +27,8 @@ static int copy(struct scache_writer *writer)
 	ssize_t n;
 
 	progress_begin(&progress, STDIN_FILENO);
+	if (declared_bytes < SCACHE_ZERO)
+		progress.declared_bytes = declared_bytes;
 	timeout_ns = progress_timeout_ns(&progress);
 	do {
 		n = scache_write_from_fd(writer, STDIN_FILENO, TOOL_BUFFER_BYTES, timeout_ns);
@@ -38,9 +43,9 @@ static int copy(struct scache_writer *writer)
 	return (int)n;
 }
 
-static int produce(struct scache_writer *writer)
+static int produce(struct scache_writer *writer, uint64_t declared_bytes)
 {
-	int rc = copy(writer);
+	int rc = copy(writer, declared_bytes);
 
 	if (rc)
 		scache_abort(writer, rc, NULL, 0);
@@ -49,6 +54,9 @@ static int produce(struct scache_writer *writer)
 	if (rc == SCACHE_NOT_KEPT)
 		tool_error("nothing was stored: the cache's file cannot be written; is its "
 			   "file system full, or its directory not writable?");
+	else if (rc == -ERANGE)
+		tool_error("nothing was stored: standard input is not of %" PRIu64 " bytes, as declared",
+			   declared_bytes == SCACHE_ZERO ? 0 : declared_bytes);
 	else if (rc)
 		tool_error("nothing was stored: %s", scache_strerror(rc));
 	scache_writer_close(writer);
@@ -70,7 +78,7 @@ static int store(struct scache *cache, const struct tool_key *key,
 		return TOOL_UNUSABLE;
 	}
 	if (writer)
-		return produce(writer);
+		return produce(writer, options->declared_bytes);
 	if (options->flags & SCACHE_REFRESH)
 		tool_error("the key is being produced right now; use rm first to replace that");
 	else
@@ -79,11 +87,37 @@ static int store(struct scache *cache, const struct tool_key *key,
 	return TOOL_NO;
 }
 
+/*
+ * What is left of a regular file; 0: not known. One without a block may be of /proc or
+ * /sys, which make their sizes up.
+ */
+static uint64_t input_bytes(void)
+{
+	off_t offset = lseek(STDIN_FILENO, 0, SEEK_CUR);
+	struct stat st;
+
+	if (offset < 0 || fstat(STDIN_FILENO, &st) || !S_ISREG(st.st_mode) || !st.st_blocks ||
+	    offset > st.st_size)
+		return 0;
+	return offset == st.st_size ? SCACHE_ZERO : (uint64_t)(st.st_size - offset);
+}
+
+static int take_option(int c, struct scache_acquire_options *acquire)
+{
+	if (c == OPT_SIZE)
+		return tool_size(&cmd_put, optarg, &acquire->declared_bytes);
+	if (c == OPT_MAX_AGE)
+		return tool_time(&cmd_put, optarg, &acquire->max_age_ns);
+	acquire->flags |= SCACHE_REFRESH;
+	return 0;
+}
+
 static int run(struct tool *tool, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
+		{ "size", required_argument, NULL, OPT_SIZE },
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
@@ -100,10 +134,9 @@ static int run(struct tool *tool, int argc, char **argv)
 	while ((c = tool_getopt(tool, &cmd_put, argc, argv, options)) != -1) {
 		if (c == TOOL_OPT_STOP)
 			return tool->status;
-		if (c == OPT_REFRESH)
-			acquire.flags |= SCACHE_REFRESH;
-		else if (tool_time(&cmd_put, optarg, &acquire.max_age_ns))
-			return cmd_put.usage_status;
+		status = take_option(c, &acquire);
+		if (status)
+			return status;
 	}
 	if (argc - optind != 1)
 		return tool_usage(&cmd_put, "one KEY is needed");
@@ -113,6 +146,8 @@ static int run(struct tool *tool, int argc, char **argv)
 		tool_error("standard input: %s", strerror(EBADF));
 		return TOOL_UNUSABLE;
 	}
+	if (!acquire.declared_bytes)
+		acquire.declared_bytes = input_bytes();
 	if (tool_open(tool, 0, NULL, &cache))
 		return TOOL_UNUSABLE;
 	status = store(cache, &key, &acquire);
@@ -125,7 +160,9 @@ const struct command cmd_put = {
 	.arguments = "[OPTION]... KEY",
 	.summary = "Store standard input as the blob of KEY",
 	.help = "  --max-age=TIME     the blob expires so long after its completion\n"
-		"  --refresh          replace a finished blob\n" TOOL_HELP_HEX TOOL_HELP_COMMON
+		"  --refresh          replace a finished blob\n"
+		"  --size=SIZE        standard input has so many bytes, or nothing is stored;\n"
+		"                     unlimited: not known, also of a file\n" TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if the key exists, 2 wrong usage, 125 the cache cannot be\n"
 		"used.\n",

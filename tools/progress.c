@@ -21,6 +21,7 @@
 #define SILENT_NS NS_PER_S /* of the producer, before it is worth a word */
 #define RATE_NS NS_PER_S   /* the rate is that of about so long */
 #define LINE_BYTES 256
+#define WHOLE_BYTES (3 * TEXT_SHORT)
 
 void progress_begin(struct progress *progress, int out_fd)
 {
@@ -67,6 +68,14 @@ static void describe(struct progress *progress, const struct scache_entry_info *
 		snprintf(ret_text, LINE_BYTES, ", live from producer %lld", pid);
 }
 
+static void describe_whole(uint64_t bytes, uint64_t all, char ret_text[WHOLE_BYTES])
+{
+	char text[TEXT_SHORT], percent[TEXT_SHORT];
+
+	snprintf(ret_text, WHOLE_BYTES, " of %s (%s)", text_bytes(all, text),
+		 text_percent(bytes, all, percent));
+}
+
 static void erase(struct progress *progress)
 {
 	if (progress->shown)
@@ -109,7 +118,8 @@ static void measure(struct progress *progress, uint64_t published, uint64_t byte
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes)
 {
 	struct scache_entry_info info = { .size = sizeof(info) };
-	char line[2 * LINE_BYTES], source[LINE_BYTES] = "", whole[TEXT_SHORT + 4] = "";
+	char line[2 * LINE_BYTES], source[LINE_BYTES] = "", whole[WHOLE_BYTES] = "";
+	uint64_t all = progress->declared_bytes ? progress->declared_bytes : SCACHE_UNLIMITED;
 	char amount[TEXT_SHORT], rate[TEXT_SHORT], text[TEXT_SHORT];
 	uint64_t now;
 
@@ -127,9 +137,10 @@ void progress_tick(struct progress *progress, struct scache_reader *reader, uint
 	} else if (!scache_reader_info(reader, &info)) {
 		measure(progress, info.bytes, bytes, now);
 		describe(progress, &info, now, source);
-		if (info.state == SCACHE_FINISHED)
-			snprintf(whole, sizeof(whole), " of %s", text_bytes(info.bytes, text));
+		all = info.state == SCACHE_FINISHED ? info.bytes : info.declared_bytes;
 	}
+	if (all != SCACHE_UNLIMITED)
+		describe_whole(bytes, all, whole);
 	snprintf(line, sizeof(line), "streamcache: %s%s, %s/s%s", text_bytes(bytes, amount), whole,
 		 text_bytes((uint64_t)progress->rate, rate), source);
 	draw(progress, line);

@@ -185,10 +185,16 @@ int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 
 int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *ret_offset)
 {
+	struct scache_entry_info info = { .size = sizeof(info) };
 	uint64_t published, from;
 	char byte;
 	int rc;
 
+	/* If it has been declared it need not be waited for: no other end is a good one. */
+	if (!scache_reader_info(reader, &info) && info.declared_bytes != SCACHE_UNLIMITED) {
+		*ret_offset = info.declared_bytes < bytes ? 0 : info.declared_bytes - bytes;
+		return 0;
+	}
 	for (;;) {
 		ssize_t n;
 

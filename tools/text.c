@@ -110,6 +110,14 @@ const char *text_ns(uint64_t ns, char ret_text[TEXT_SHORT])
 	return ret_text;
 }
 
+const char *text_percent(uint64_t part, uint64_t whole, char ret_text[TEXT_SHORT])
+{
+	double percent = whole ? (double)part * 100 / (double)whole : 100;
+
+	snprintf(ret_text, TEXT_SHORT, "%u%%", (unsigned int)percent);
+	return ret_text;
+}
+
 const char *text_hex(const void *data, size_t bytes, char *ret_text)
 {
 	static const char digits[] = "0123456789abcdef";

@@ -116,6 +116,8 @@ int text_to_ns(const char *text, uint64_t *ret_ns);
 int text_to_key(const char *hex, struct tool_key *ret_key);
 const char *text_bytes(uint64_t bytes, char ret_text[TEXT_SHORT]);
 const char *text_ns(uint64_t ns, char ret_text[TEXT_SHORT]);
+/* "42%", rounded down */
+const char *text_percent(uint64_t part, uint64_t whole, char ret_text[TEXT_SHORT]);
 const char *text_hex(const void *data, size_t bytes, char *ret_text);
 /* At most four bytes of text for one of @key, and a final NUL; returns the length. */
 size_t text_key(const void *key, size_t bytes, int keep_controls, char *ret_text);
@@ -167,6 +169,7 @@ struct progress {
 	int on;
 	int shown;
 	int stuffed; /* standard output takes nothing now */
+	uint64_t declared_bytes; /* of standard input; 0: not known */
 	int mid_line; /* the last thing on standard error was no whole line */
 	uint64_t start_ns, next_ns;
 	uint64_t rate_ns, rate_bytes; /* where the rate is measured from */
@@ -205,7 +208,7 @@ void stream_forget(struct output *output);
 /* The same for at most @bytes bytes from @offset on, without a progress line. */
 int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 		uint64_t *ret_bytes);
-/* Where the last @bytes bytes begin (0 if there are fewer), once production has ended. */
+/* Where the last @bytes bytes begin (0 if there are fewer), once that is known. */
 int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *ret_offset);
 /* The producer's own code (> 0), else 0. */
 int stream_code(struct scache_reader *reader);

@@ -31,6 +31,15 @@ wait_for "$shown"
 want_status 0
 [ "$(cat "$work/out.1")" = first ] || fail "the output is not CMD's"
 
+case_is "of what has been declared how much there is"
+reset
+on_terminal "$work/typescript" "'$sc' exec --size=12 --key=s -- '$work/silent' >'$work/out.1'"
+shown=$!
+await has_line 'streamcache: 6 B of 12 B (50%), ' "$work/typescript"
+touch "$work/go"
+wait_for "$shown"
+want_status 124
+
 case_is "an output that nobody reads is named"
 mkfifo "$work/fifo"
 exec 7<>"$work/fifo"
