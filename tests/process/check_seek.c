@@ -110,6 +110,31 @@ START_TEST(in_a_growing_entry_back_to_ring_and_file_and_ahead_to_what_is_not_the
 }
 END_TEST
 
+START_TEST(in_what_is_compressed_while_it_grows_and_after)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .window_bytes = SCACHE_UNLIMITED,
+						  .compression = SCACHE_LZ4 };
+	struct scache_writer *writer;
+	struct scache_reader *reader;
+	struct scache *cache;
+
+	scratch_options.ring_bytes = 1 << 20;
+	cache = scratch_open();
+	must_be(scache_acquire(cache, "k", 1, &options, &reader, &writer), 0);
+	put(writer, 0, 3 * BLOB_BYTES);
+	seek_about(reader, 3 * BLOB_BYTES);
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+	seek_about(reader, 3 * BLOB_BYTES);
+	scache_reader_close(reader);
+	reader = scratch_find(cache, "k");
+	seek_about(reader, 3 * BLOB_BYTES);
+	must_be(seek_to_the_end(reader, 5, 3 * BLOB_BYTES), 0);
+	end_with(cache, reader);
+}
+END_TEST
+
 static ssize_t make_read(struct call *call)
 {
 	unsigned char data[100];
@@ -394,6 +419,7 @@ int main(void)
 	const TTest *const tests[] = {
 		in_a_finished_entry_every_call_goes_on_where_was_sought,
 		in_a_growing_entry_back_to_ring_and_file_and_ahead_to_what_is_not_there,
+		in_what_is_compressed_while_it_grows_and_after,
 		a_read_waits_for_the_byte_that_was_sought,
 		what_has_failed_can_be_read_once_more,
 		it_is_the_parents,
