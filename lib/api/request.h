@@ -53,4 +53,21 @@ int request_done(struct request *rq, int ret);
 /* request_draft - what an entry made for it looks like. */
 void request_draft(const struct request *rq, struct entry_draft *ret_draft);
 
+/* ------------------------------------------------ between request.c and create.c */
+
+enum round { ROUND_DONE, ROUND_AGAIN, ROUND_MISS, ROUND_BYPASS };
+
+/* request_open_reader - its cursor is attached to @name in @state: make it a reader. */
+enum round request_open_reader(struct request *rq, struct entry_name name, uint64_t state);
+
+/*
+ * create_entry - after a miss, whose bucket had @head. The creator's own cursor is
+ * published before the entry can be found, so that its reader is there before anybody
+ * can close the door.
+ */
+enum round create_entry(struct request *rq, uint64_t head);
+
+/* create_by_take_over - attached to an orphan: we are its producer now, or look again. */
+enum round create_by_take_over(struct request *rq, struct entry_name name, uint64_t state);
+
 #endif
