@@ -238,6 +238,8 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
  */
 #define SCACHE_DETERMINISTIC 32u
 
+#define SCACHE_DIGEST_XXH128 1u
+
 struct scache_acquire_options {
 	size_t size;           /* sizeof(struct scache_acquire_options) */
 	uint32_t flags;        /* SCACHE_RUN_TO_END, _REFRESH, _PASS_THROUGH, _PACE_SLOWEST,
@@ -261,6 +263,11 @@ struct scache_acquire_options {
 				  when a write fails), and with another size production
 				  fails: -ERANGE. Who goes on with a resumable one is held
 				  to the first producer's */
+	/* If this caller becomes the writer, what the blob must be: with other bytes its
+	   scache_finish() fails the entry (-EBADMSG, also for its readers) and it is never
+	   found as finished. Not with SCACHE_RESUMABLE. */
+	uint32_t digest_type;  /* 0 none, SCACHE_DIGEST_XXH128 */
+	unsigned char digest[16]; /* as xxhsum -H2 prints it, in binary */
 };
 
 /*
@@ -457,7 +464,8 @@ SCACHE_API int scache_writer_check(struct scache_writer *writer);
 /*
  * scache_finish - the blob is complete: it becomes immutable and findable as
  * a finished entry, its readers get end of file after its last byte.
- * Returns 0; SCACHE_NOT_KEPT if its file could not be written or none was
+ * Returns 0; -EBADMSG if it is not what it was expected to be (see struct
+ * scache_acquire_options); SCACHE_NOT_KEPT if its file could not be written or none was
  * wanted: whoever was attached gets all of it, later callers will miss; -ERANGE if it is
  * less than was declared, and production has failed; or the sticky error of the writer.
  * Blocks: for the disk.

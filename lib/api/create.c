@@ -117,6 +117,8 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		pair = calloc(1, sizeof(*pair));
 		ret = pair == NULL ? -ENOMEM : 0;
 	}
+	if (ret == 0 && rq->has_digest)
+		ret = digest_expect(rq->writer, rq->digest);
 	if (ret < 0) {
 		/* Without memory for a handle: what a dead producer would leave, at once. */
 		shm_store_relaxed(&entry_at(store->segment, name.idx)->code, (uint32_t)-ECANCELED);
@@ -126,6 +128,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		sweep_entry(store, name);
 		if (fd >= 0)
 			close(fd);
+		free(pair);
 		free(rq->writer);
 		rq->writer = NULL;
 		return ROUND_BYPASS;

@@ -69,7 +69,13 @@ static int serve_privately(struct request *rq)
 		return ret;
 	rq->reader->open_streams = rq->writer->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->reader->open_streams, 2);
-	return 0;
+	if (!rq->has_digest || digest_expect(rq->writer, rq->digest) == 0)
+		return 0;
+	scache_writer_close(rq->writer);
+	scache_reader_close(rq->reader);
+	rq->writer = NULL;
+	rq->reader = NULL;
+	return -ENOMEM;
 }
 
 /* Found nothing: elect somebody. */

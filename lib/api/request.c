@@ -205,6 +205,10 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 			return -EINVAL;
 		memcpy(&o, options, options->size);
 	}
+	/* Nobody can have seen what a dead producer has published. */
+	if (o.digest_type > SCACHE_DIGEST_XXH128 ||
+	    (o.digest_type != 0 && o.flags & SCACHE_RESUMABLE))
+		return -EINVAL;
 	if (o.flags & ~ACQUIRE_FLAGS || o.reserved != 0 || o.compression > SCACHE_AUTO ||
 	    o.level > FRAME_LEVEL_MAX ||
 	    (o.declared_bytes > INT64_MAX && o.declared_bytes < SCACHE_ZERO))
@@ -219,6 +223,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->pass_through = (o.flags | cache->flags) & SCACHE_PASS_THROUGH;
 	rq->compression = o.compression != 0 ? o.compression : cache->compression;
 	rq->level = o.level != 0 ? o.level : cache->level;
+	rq->has_digest = o.digest_type == SCACHE_DIGEST_XXH128;
+	memcpy(rq->digest, o.digest, sizeof(rq->digest));
 	rq->max_age_ns = o.max_age_ns;
 	rq->window_bytes = o.window_bytes;
 	rq->declared_bytes = o.declared_bytes;

@@ -16,6 +16,8 @@ struct request {
 	struct index_key key;
 	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through, resumable;
 	uint32_t compression, level;
+	bool has_digest;
+	unsigned char digest[16];
 	uint64_t max_age_ns;   /* 0: the cache's */
 	uint64_t window_bytes; /* 0: the cache's */
 	uint64_t declared_bytes; /* 0: not known */

@@ -122,8 +122,11 @@ int blob_open(const struct store *store, struct entry_name name, struct key_hash
 	int fd;
 
 	blob_path(store, name, hash, path);
-	fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-	return fd < 0 ? -errno : fd;
+	/* Whatever a stranger has put in its place: it must not block, and is not the blob. */
+	fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return errno == ELOOP ? -ENOENT : -errno;
+	return fd;
 }
 
 /* One write; a limit on file sizes is an error code and not a signal. */

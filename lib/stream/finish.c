@@ -120,6 +120,8 @@ int scache_finish(struct scache_writer *writer)
 
 	if (ret < 0)
 		return ret;
+	if (unlikely(digest_differs(writer)))
+		return writer_fail(writer, -EBADMSG);
 	if (writer->declared_bytes != UINT64_MAX && writer->written != writer->declared_bytes)
 		return declared_break(writer);
 	settle_file(writer);
@@ -201,6 +203,7 @@ int scache_writer_close(struct scache_writer *writer)
 		close(writer->fd);
 	sums_free(&writer->sums);
 	free(writer->note);
+	digest_free(writer);
 	/* A fork child has not the thread, and perhaps its mutex is locked for ever. */
 	if (open_streams != NULL)
 		compress_free(writer);

@@ -19,7 +19,7 @@
  *	writer.c   bytes in		reader.c   bytes out, waiting
  *	finish.c   how it ends		copy.c	   out of the ring or the file
  *	compress.c to an lz4 file
- *	file.c	   its very file
+ *	file.c	   its very file	digest.c   what it must be
  *	pread.c	   from anywhere, seek	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
  *	private.c  a pair of streams that no cache holds
@@ -134,6 +134,8 @@ struct scache_writer {
 	bool pace_slowest;
 	bool is_lz4, is_auto; /* the second: not decided yet */
 	uint32_t level;	      /* of compression; 0 = the default */
+	void *digest;	      /* of what was published; NULL: none is expected */
+	unsigned char expected[16];
 	uint32_t note_bytes;
 	unsigned char *note;  /* for the footer; NULL: none */
 	struct compressor *compressor; /* of an lz4 one, once there is a block; or NULL */
@@ -192,6 +194,14 @@ void compress_free(struct scache_writer *writer);
 
 /* compress_pays - judging by the @bytes at @data. */
 bool compress_pays(const void *data, size_t bytes);
+
+/* --------------------------------------------------------------- digest.c */
+
+/* digest_expect - XXH3 (128 bits, canonical) of all that will be written. 0 or -ENOMEM. */
+int digest_expect(struct scache_writer *writer, const unsigned char expected[16]);
+void digest_add(struct scache_writer *writer, const void *data, size_t bytes);
+bool digest_differs(const struct scache_writer *writer);
+void digest_free(struct scache_writer *writer);
 
 /* ----------------------------------------------------------------- keep.c */
 

@@ -146,8 +146,10 @@ void writer_flush(struct scache_writer *writer, bool all)
 	}
 }
 
-static void publish(struct scache_writer *writer, uint64_t bytes)
+static void publish(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
 {
+	if (unlikely(writer->digest != NULL))
+		digest_add(writer, data, bytes);
 	/* STEP bytes-copied: not announced. Die here: bytes nobody counts. */
 	STEP("bytes-copied");
 	writer->written += bytes;
@@ -200,7 +202,7 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 		/* STEP ring-passed: the ring has no bytes. Die here: readers use the file. */
 		STEP("ring-passed");
 	}
-	publish(writer, bytes);
+	publish(writer, data, bytes);
 	return (int64_t)bytes;
 }
 
@@ -265,7 +267,7 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 	}
 	at = open_ring(writer, &bytes);
 	ring_copy_in(at, data, bytes);
-	publish(writer, bytes);
+	publish(writer, data, bytes);
 	writer_flush(writer, false);
 	return (int64_t)bytes;
 }
@@ -404,7 +406,7 @@ static int64_t commit_bounced(struct scache_writer *writer, uint64_t bytes)
 			unsigned char *at = open_ring(writer, &part);
 
 			ring_copy_in(at, writer->bounce + done, part);
-			publish(writer, part);
+			publish(writer, at, part);
 			writer_flush(writer, false);
 		}
 	}
@@ -427,7 +429,7 @@ ssize_t scache_commit(struct scache_writer *writer, size_t bytes)
 		return declared_break(writer);
 	if (!reserves_in_place(writer))
 		return (ssize_t)commit_bounced(writer, bytes);
-	publish(writer, bytes);
+	publish(writer, writer->ring + (writer->written & (writer->ring_bytes - 1)), bytes);
 	writer_flush(writer, false);
 	return (ssize_t)bytes;
 }
