@@ -31,6 +31,17 @@
 #define MAGIC_AT 16u
 #define SUM_AT 8u
 
+/* All reads of the library come here; some are to be told to be content with less. */
+static size_t read_most = SIZE_MAX;
+
+ssize_t __real_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset)
+{
+	return __real_pread(fd, ret_data, bytes < read_most ? bytes : read_most, offset);
+}
+
 static uint64_t words[BLOCKS_MAX];
 static unsigned char key[256], note[FOOTER_NOTE_BYTES_MAX + 1];
 
@@ -353,6 +364,25 @@ START_TEST(what_is_beyond_a_limit_is_no_footer)
 }
 END_TEST
 
+/* What it says of the file would come out right modulo 2^64. */
+START_TEST(no_footer_is_longer_than_its_file)
+{
+	struct footer footer = draft(9ull * BLOCK_BYTES, 1, 0);
+	size_t all = (size_t)footer_bytes(&footer), told;
+	unsigned char *data;
+
+	footer.format = BLOB_LZ4;
+	for (uint64_t file_bytes = FOOTER_TAIL_BYTES; file_bytes < all; file_bytes++) {
+		footer.stored_bytes = file_bytes - all;
+		data = encode(&footer);
+		must_be(decode(data + all - FOOTER_TAIL_BYTES, FOOTER_TAIL_BYTES, file_bytes,
+			       &footer, &told), -EBADMSG);
+		must_be(decode(data, all, file_bytes, &footer, &told), -EBADMSG);
+		free(data);
+	}
+}
+END_TEST
+
 /* ------------------------------------------------------------------ from a file */
 
 /* One of @footer, with a hole for its payload. */
@@ -391,8 +421,12 @@ static void read_back(const struct footer *wanted)
 
 START_TEST(a_file_tells_its_footer)
 {
-	static const uint64_t sizes[] = { 0,	1,    100, 900, 1024, 5000, BLOCK_BYTES, BLOCK_BYTES + 1,
-					  200ull * BLOCK_BYTES + 3, (uint64_t)BLOCKS_MAX * BLOCK_BYTES };
+	static const uint64_t sizes[] = {
+		0,	     1,		      100,
+		900,	     1024,	      5000,
+		BLOCK_BYTES, BLOCK_BYTES + 1, 200ull * BLOCK_BYTES + 3,
+		(uint64_t)BLOCKS_MAX * BLOCK_BYTES,
+	};
 	struct footer footer;
 
 	for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
@@ -403,8 +437,20 @@ START_TEST(a_file_tells_its_footer)
 	}
 	/* About as long as the first guess at it. */
 	for (uint32_t more = 0; more < 20; more++) {
-		footer = draft(1 + more % 3 * 2000, 10, 1024 - FOOTER_TAIL_BYTES - 16 - 10 - 10 + more);
+		footer = draft(1 + more % 3 * 2000, 10,
+			       1024 - FOOTER_TAIL_BYTES - 16 - 10 - 10 + more);
 		read_back(&footer);
+	}
+}
+END_TEST
+
+START_TEST(a_file_may_be_read_in_little_pieces)
+{
+	struct footer small = draft(100, 3, 0), large = draft(3ull * BLOCK_BYTES, 9, 2000);
+
+	for (read_most = 1; read_most < 200; read_most += 33) {
+		read_back(&small);
+		read_back(&large);
 	}
 }
 END_TEST
@@ -483,7 +529,9 @@ int main(void)
 		a_footer_of_a_file_of_another_size_is_none,
 		nonsense_with_a_right_checksum_is_no_footer,
 		what_is_beyond_a_limit_is_no_footer,
+		no_footer_is_longer_than_its_file,
 		a_file_tells_its_footer,
+		a_file_may_be_read_in_little_pieces,
 		no_file_that_was_cut_has_a_footer,
 		damage_at_the_beginning_of_a_long_footer_is_seen,
 		what_cannot_be_read_is_told_as_it_is,

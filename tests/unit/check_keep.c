@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -21,6 +22,28 @@
 
 #define BLOCK ((size_t)BLOCK_BYTES)
 #define BYTES_MAX (7 * BLOCK)
+
+/* All reads of the library come here; some are to be told to be content with less. */
+static size_t read_most = SIZE_MAX;
+
+ssize_t __real_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset)
+{
+	return __real_pread(fd, ret_data, bytes < read_most ? bytes : read_most, offset);
+}
+
+/* How many bytes the library may still have by realloc(). */
+static size_t realloc_room = SIZE_MAX;
+
+void *__real_realloc(void *data, size_t bytes);
+void *__wrap_realloc(void *data, size_t bytes);
+
+void *__wrap_realloc(void *data, size_t bytes)
+{
+	return bytes > realloc_room ? NULL : __real_realloc(data, bytes);
+}
 
 static struct fixture f;
 static struct scache *cache, *other;
@@ -89,6 +112,7 @@ static struct footer *must_be_kept(const struct scache_writer *writer, size_t by
 	struct footer *footer = NULL;
 	struct stat st;
 
+	read_most = SIZE_MAX;
 	must(fstat(fd, &st) == 0 && payload != NULL);
 	must_be(st.st_size, file_bytes);
 	must_be(st.st_mode & 07777, 0400);
@@ -205,6 +229,36 @@ START_TEST(without_a_ring_as_well)
 }
 END_TEST
 
+/* What has no checksum yet is read again at the end; if there is no memory then, it is not kept. */
+START_TEST(want_of_memory_is_made_up_for_at_the_end)
+{
+	static const size_t lacks_until[] = { 4 * BLOCK + 1, 5 * BLOCK, 6 * BLOCK + 7, BYTES_MAX };
+	struct scache_writer *writer;
+	char blobs[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_COUNT(lacks_until); i++) {
+		realloc_room = 0;
+		read_most = i % 2 ? 10007 : SIZE_MAX;
+		writer = begin(cache, "k", 1, 0);
+		put(writer, lacks_until[i], 50000);
+		must(writer->sums.bytes <= 4 * BLOCK);
+		realloc_room = SIZE_MAX;
+		put(writer, BYTES_MAX, 50000);
+		end(writer, BYTES_MAX);
+	}
+	snprintf(blobs, sizeof(blobs), "%s/blobs", f.dir);
+	/* For what is in the file, or only for the last bytes, which are not. */
+	for (size_t bytes = 4 * BLOCK + 100; bytes <= BYTES_MAX; bytes += 3 * BLOCK - 100) {
+		realloc_room = 0;
+		writer = begin(cache, "k", 1, 0);
+		put(writer, bytes, 50000);
+		must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+		scache_writer_close(writer);
+		must_be(fixture_count_files(blobs), 0);
+	}
+}
+END_TEST
+
 /* What it had stored beyond what it published, and a footer perhaps, nobody has seen. */
 static void leave_behind(const struct scache_writer *writer, size_t bytes)
 {
@@ -268,6 +322,7 @@ int main(void)
 		however_it_was_written_its_file_is_right,
 		small_and_large_writes_may_take_turns,
 		without_a_ring_as_well,
+		want_of_memory_is_made_up_for_at_the_end,
 		what_another_has_begun_is_finished_well,
 		a_third_producer_may_finish_it,
 	};

@@ -18,6 +18,17 @@
 #define BLOCK ((uint64_t)BLOCK_BYTES)
 #define LARGE_BYTES (3 * BLOCK + 777)
 
+/* All reads of the library come here; some are to be told to be content with less. */
+static size_t read_most = SIZE_MAX;
+
+ssize_t __real_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset)
+{
+	return __real_pread(fd, ret_data, bytes < read_most ? bytes : read_most, offset);
+}
+
 static struct fixture f;
 static struct scache *cache;
 static struct store *store;
@@ -112,8 +123,10 @@ START_TEST(a_small_one_is_verified_when_it_is_opened)
 
 	for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
 		struct entry_name name = make_unverified(sizes[i]);
-		struct open_blob *blob = must_get(name, true);
+		struct open_blob *blob;
 
+		read_most = i % 2 ? 700 : SIZE_MAX;
+		blob = must_get(name, true);
 		must(!is_unverified(name));
 		must_be(opened_fd(blob), -1);
 		must_be(opened_read(blob, seen, sizeof(seen), 0), sizes[i]);

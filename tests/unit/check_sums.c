@@ -25,6 +25,28 @@
 #define GUARDED_BYTES ((BLOCKS - 1) * BLOCK + 1234)
 #define THREADS 4
 
+/* All reads of the library come here; some are to be told to be content with less. */
+static size_t read_most = SIZE_MAX;
+
+ssize_t __real_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int fd, void *ret_data, size_t bytes, off_t offset)
+{
+	return __real_pread(fd, ret_data, bytes < read_most ? bytes : read_most, offset);
+}
+
+/* How many bytes the library may still have by realloc(). */
+static size_t realloc_room = SIZE_MAX;
+
+void *__real_realloc(void *data, size_t bytes);
+void *__wrap_realloc(void *data, size_t bytes);
+
+void *__wrap_realloc(void *data, size_t bytes)
+{
+	return bytes > realloc_room ? NULL : __real_realloc(data, bytes);
+}
+
 static unsigned char *data;
 
 static void setup(void)
@@ -76,11 +98,15 @@ END_TEST
 
 START_TEST(how_bytes_are_split_does_not_matter)
 {
-	static const size_t sizes[] = { 0,	   1,	      2,	     240,	    241,
-					1000,	   BLOCK - 1, BLOCK,	     BLOCK + 1,	    2 * BLOCK,
-					4 * BLOCK, 4 * BLOCK + 1, 5 * BLOCK, 9 * BLOCK - 1, BYTES_MAX };
-	static const size_t pieces[] = { 7,	    255,       4096,	  65536,     100003,	BLOCK - 1,
-					 BLOCK,	    BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 1, BYTES_MAX };
+	static const size_t sizes[] = {
+		0,	   1,	      2,	 240,	  241,	     1000,	    BLOCK - 1,
+		BLOCK,	   BLOCK + 1, 2 * BLOCK, 4 * BLOCK, 4 * BLOCK + 1, 5 * BLOCK,
+		9 * BLOCK - 1, BYTES_MAX,
+	};
+	static const size_t pieces[] = {
+		7,     255,	  4096,	     65536,	    100003,    BLOCK - 1,
+		BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 1, BYTES_MAX,
+	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(sizes); i++)
 		for (size_t j = 0; j < ARRAY_COUNT(pieces); j++) {
@@ -115,6 +141,24 @@ START_TEST(pieces_of_any_size_in_a_row_do)
 		must_be_right(words, bytes);
 		sums_free(&sums);
 	}
+}
+END_TEST
+
+START_TEST(without_memory_nothing_is_lost)
+{
+	struct sums sums = { .bytes = 0 };
+	const uint64_t *words = NULL;
+
+	must_be(sums_add(&sums, data, SUMS_INLINE * BLOCK), 0);
+	realloc_room = 0;
+	must_be(sums_add(&sums, data + sums.bytes, 1), -ENOMEM);
+	must_be(sums_end(&sums, data + sums.bytes, BLOCK, &words), -ENOMEM);
+	must(words == NULL && sums.bytes == SUMS_INLINE * BLOCK);
+	realloc_room = SIZE_MAX;
+	must_be(sums_add(&sums, data + sums.bytes, 100), 0);
+	must_be(sums_end(&sums, data + sums.bytes, 3 * BLOCK, &words), 0);
+	must_be_right(words, (size_t)sums.bytes);
+	sums_free(&sums);
 }
 END_TEST
 
@@ -263,6 +307,20 @@ START_TEST(all_sizes_can_be_guarded)
 }
 END_TEST
 
+START_TEST(a_guarded_file_may_be_read_in_little_pieces)
+{
+	struct guarded file = make_file(GUARDED_BYTES, BLOB_RAW);
+	struct guard *g;
+
+	read_most = 10007;
+	g = guard(&file);
+	must_be(guard_check(g, file.fd, 0, GUARDED_BYTES), 0);
+	must(guard_is_done(g));
+	guard_free(g);
+	close(file.fd);
+}
+END_TEST
+
 START_TEST(a_file_that_is_another_is_not_guarded)
 {
 	struct guarded file = make_file(GUARDED_BYTES, BLOB_RAW), lz4 = make_file(100, BLOB_LZ4);
@@ -354,10 +412,12 @@ int main(void)
 		one_piece_has_its_checksum,
 		how_bytes_are_split_does_not_matter,
 		pieces_of_any_size_in_a_row_do,
+		without_memory_nothing_is_lost,
 		a_changed_block_is_refused_and_the_others_are_not,
 		only_what_is_wanted_is_compared,
 		a_block_is_compared_once,
 		all_sizes_can_be_guarded,
+		a_guarded_file_may_be_read_in_little_pieces,
 		a_file_that_is_another_is_not_guarded,
 		a_file_that_has_lost_its_end_is_refused_there,
 		threads_may_compare_at_once,
