@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_inherit - whose a file of another segment is: nobody's, or that of processes
+ * which are still attached there; which of two files is the key's; and what a sweep
+ * makes of those that nobody asks for.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../util/former.h"
+#include "../util/pattern.h"
+#include "../util/scratch.h"
+#include "../util/spawn.h"
+#include "api/cache.h"
+
+#define BYTES 300000ull
+#define MINUTE_NS (60 * NS_PER_SEC)
+
+/* -------------------------------------------------------------- somebody's files */
+
+/* Has "k" open, produces "growing", and goes when told. */
+static void hold_on(void *arg)
+{
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader = scratch_find(cache, "k");
+	struct scache_writer *writer = scratch_create(cache, "growing", 0, NULL);
+
+	(void)arg;
+	must_be(pattern_write(writer, 2, 0, BYTES, 70000, NULL), BYTES);
+	child_say(0);
+	child_listen();
+	must_be(former_read(reader, BY_READ, 1, BYTES), 0);
+	scache_reader_close(reader);
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+	scratch_close(cache);
+}
+
+static struct scache_sweep_report sweep(struct scache *cache, uint32_t flags)
+{
+	struct scache_sweep_options options = { .size = sizeof(options), .flags = flags };
+	struct scache_sweep_report report = { .size = sizeof(report) };
+
+	must_be(scache_sweep(cache, &options, &report), 0);
+	return report;
+}
+
+START_TEST(nothing_is_touched_while_somebody_is_attached_to_a_former_segment)
+{
+	struct scache_sweep_report report;
+	struct scache *cache;
+	struct child child;
+
+	former_put("k", 1, BYTES);
+	child_start(&child, hold_on, NULL);
+	child_hear(&child);
+	former_lose(LOST_TRUST);
+	cache = scratch_open();
+	must(scratch_misses(cache, "k"));
+	must(scratch_misses(cache, "growing"));
+	report = sweep(cache, 0);
+	must_be(report.adopted, 0);
+	must_be(report.orphans, 0);
+	must_be(scratch_blobs(), 2);
+	must_be(scratch_stat(cache).entries, 0);
+	child_tell(&child, 0);
+	child_join(&child);
+	former_has(cache, "k", 1, BYTES);
+	/* Finished long after this segment was made. */
+	former_has(cache, "growing", 2, BYTES);
+	must_be(scratch_stat(cache).adopted, 2);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
+/* ------------------------------------------------------------ two files of one key */
+
+#define KEYS 12
+
+/* The only file, out of the way. */
+static void put_aside(const char *key, uint64_t seed, uint64_t age_ns, char aside[400],
+		      char path[400])
+{
+	former_put_aged(key, seed, BYTES, 0, age_ns);
+	scratch_blob(path, 400);
+	snprintf(aside, 400, "%s/aside%llu.%s", scratch_base, (unsigned long long)seed, key);
+	must(rename(path, aside) == 0);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+}
+
+/* Of each key one that was finished an hour ago, and one of now; no segment knows them. */
+static void make_pairs(void)
+{
+	static char aside[2 * KEYS][400], path[2 * KEYS][400];
+	char key[2] = "a", dir[400];
+	size_t bytes;
+
+	for (int i = 0; i < 2 * KEYS; i++) {
+		int is_old = (i + i / 2) % 2;
+
+		key[0] = (char)('a' + i / 2);
+		put_aside(key, is_old ? 1 : 2, is_old * 60 * MINUTE_NS, aside[i], path[i]);
+	}
+	scratch_close(scratch_open());
+	for (int i = 0; i < 2 * KEYS; i++) {
+		bytes = (size_t)(strrchr(path[i], '/') - path[i]);
+		memcpy(dir, path[i], bytes);
+		dir[bytes] = '\0';
+		mkdir(dir, 0700);
+		must(rename(aside[i], path[i]) == 0);
+	}
+	must_be(scratch_blobs(), 2 * KEYS);
+	former_lose(LOST_FILE);
+}
+
+static void newest_are_there(struct scache *cache)
+{
+	char key[2] = "a";
+
+	for (; key[0] < 'a' + KEYS; key[0]++)
+		former_has(cache, key, 2, BYTES);
+	must_be(scratch_blobs(), KEYS);
+}
+
+START_TEST(of_two_files_of_one_key_the_newest_is_served_and_the_other_goes)
+{
+	struct scache *cache;
+
+	make_pairs();
+	cache = scratch_open();
+	newest_are_there(cache);
+	must_be(scratch_stat(cache).adopted, KEYS);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------- sweeps */
+
+static int adopted_told;
+
+static void count_adopted(void *arg, const struct scache_victim *victim)
+{
+	(void)arg;
+	must(strcmp(victim->why, "adopted") == 0);
+	must(strncmp(victim->name, "blobs/", 6) == 0);
+	must_be(victim->removed, 0);
+	adopted_told++;
+}
+
+START_TEST(a_sweep_adopts_what_nobody_has_asked_for)
+{
+	struct scache_sweep_options options = { .size = sizeof(options), .victim = count_adopted,
+						.flags = SCACHE_DRY_RUN };
+	struct scache_sweep_report report = { .size = sizeof(report) };
+	struct scache *cache;
+	char key[2] = "0";
+
+	for (; key[0] < '5'; key[0]++)
+		former_put(key, (uint64_t)key[0], BYTES);
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	must_be(scache_sweep(cache, &options, &report), 0);
+	must_be(report.adopted, 5);
+	must(report.adopted_bytes >= 5 * BYTES);
+	must_be(report.orphans, 0);
+	must_be(adopted_told, 5);
+	must_be(scratch_stat(cache).entries, 0);
+	former_has(cache, "3", '3', BYTES);
+	options.flags = 0;
+	must_be(scache_sweep(cache, &options, &report), 0);
+	must_be(report.adopted, 4);
+	must_be(adopted_told, 9);
+	must_be(scratch_stat(cache).entries_finished, 5);
+	must_be(scratch_stat(cache).adopted, 5);
+	must_be(scache_sweep(cache, &options, &report), 0);
+	must_be(report.adopted, 0);
+	for (key[0] = '0'; key[0] < '5'; key[0]++)
+		former_has(cache, key, (uint64_t)key[0], BYTES);
+	must_be(scratch_stat(cache).adopted, 5);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
+#define SLOTS 16
+
+START_TEST(a_full_table_gives_up_nothing_that_is_in_use)
+{
+	struct scache_reader *readers[SLOTS];
+	struct scache *cache;
+	char key[2] = "a";
+
+	scratch_options.entries = SLOTS;
+	former_put("k", 1, BYTES);
+	former_put("l", 1, BYTES);
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	for (int i = 0; i < SLOTS; i++) {
+		key[0] = (char)('A' + i);
+		pattern_produce(scratch_create(cache, key, 0, NULL), (uint64_t)i, 5000, 5000);
+		readers[i] = scratch_find(cache, key);
+	}
+	must(scratch_misses(cache, "k"));
+	must_be(scratch_blobs(), SLOTS + 2);
+	/* As soon as there is a slot. */
+	scache_reader_close(readers[0]);
+	former_has(cache, "k", 1, BYTES);
+	readers[0] = scratch_find(cache, "k");
+	/* It would not be looked for any more. */
+	must_be(sweep(cache, 0).orphans, 1);
+	must_be(scratch_blobs(), SLOTS);
+	for (int i = 1; i < SLOTS; i++) {
+		pattern_read_all(readers[i], (uint64_t)i, 5000);
+		scache_reader_close(readers[i]);
+	}
+	must_be(former_read(readers[0], BY_READ, 1, BYTES), 0);
+	scache_reader_close(readers[0]);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- which directories */
+
+static int directories_left(struct scache *cache)
+{
+	shm_u64 *words = cache->seat->store.segment->header->former;
+	int count = 0;
+
+	for (int i = 0; i < 4; i++)
+		count += __builtin_popcountll(shm_load(&words[i]));
+	return count;
+}
+
+static int has_hint(struct scache *cache, const char *key)
+{
+	struct key_hash hash = hash_key(key, strlen(key));
+	shm_u64 *words = cache->seat->store.segment->header->former;
+
+	return shm_load(&words[hash.high >> 62]) >> (hash.high >> 56 & 63) & 1;
+}
+
+START_TEST(a_directory_without_former_files_is_looked_through_once)
+{
+	struct scache *cache = scratch_open();
+
+	must_be(directories_left(cache), 256);
+	must(has_hint(cache, "k"));
+	must(scratch_misses(cache, "k"));
+	must(!has_hint(cache, "k"));
+	must_be(directories_left(cache), 255);
+	must(scratch_misses(cache, "k"));
+	must_be(directories_left(cache), 255);
+	/* Files of our own do not count, a dry run does not either, a sweep has seen all. */
+	pattern_produce(scratch_create(cache, "own", 0, NULL), 1, 5000, 5000);
+	must_be(scache_remove(cache, "own", 3), 0);
+	must(!has_hint(cache, "own"));
+	must_be(directories_left(cache), 254);
+	sweep(cache, SCACHE_DRY_RUN);
+	must_be(directories_left(cache), 254);
+	sweep(cache, 0);
+	must_be(directories_left(cache), 0);
+	scratch_close(cache);
+}
+END_TEST
+
+START_TEST(one_that_has_some_is_looked_through_until_they_are_adopted)
+{
+	struct scache *cache;
+	char key[16];
+	int n = 0;
+
+	former_put("k", 1, 5000);
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	/* Another key of the same directory. */
+	do
+		snprintf(key, sizeof(key), "n%d", n++);
+	while (hash_key(key, strlen(key)).high >> 56 != hash_key("k", 1).high >> 56);
+	must(scratch_misses(cache, key));
+	must(has_hint(cache, "k"));
+	former_has(cache, "k", 1, 5000);
+	must(scratch_misses(cache, key));
+	must(!has_hint(cache, "k"));
+	former_has(cache, "k", 1, 5000);
+	scratch_close(cache);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		nothing_is_touched_while_somebody_is_attached_to_a_former_segment,
+		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
+		a_sweep_adopts_what_nobody_has_asked_for,
+		a_full_table_gives_up_nothing_that_is_in_use,
+		a_directory_without_former_files_is_looked_through_once,
+		one_that_has_some_is_looked_through_until_they_are_adopted,
+	};
+
+	return SCRATCH_RUN("inherit", tests);
+}
