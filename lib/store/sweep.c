@@ -76,8 +76,11 @@ static bool collect(struct store *store, struct entry_name name)
 		return false;
 	for (int i = 0; i < 2 && !entry_grace_is_over(word, epoch_now(segment)); i++)
 		epoch_advance(store->peer);
-	if (!entry_grace_is_over(word, epoch_now(segment)) ||
-	    !entry_take_for_sweep(store->peer, name, word))
+	if (!entry_grace_is_over(word, epoch_now(segment))) {
+		blob_disown(store, name, entry_hash(entry_at(segment, name.idx)));
+		return false;
+	}
+	if (!entry_take_for_sweep(store->peer, name, word))
 		return false;
 	take_apart(store, name, true);
 	return true;

@@ -19,6 +19,7 @@
 #include "../util/scratch.h"
 #include "../util/spawn.h"
 #include "api/cache.h"
+#include "shm/epoch.h"
 
 #define BYTES 300000ull
 #define MINUTE_NS (60 * NS_PER_SEC)
@@ -164,6 +165,29 @@ START_TEST(nor_does_one_that_was_adopted_before)
 	former_put("k", 1, BYTES);
 	former_lose(LOST_FILE);
 	remove_while_read();
+}
+END_TEST
+
+/* Somebody stands in the index: its slot and its file have to wait. */
+START_TEST(what_was_removed_while_the_index_was_walked_does_not_come_back)
+{
+	struct scache *cache, *walker;
+	unsigned pin;
+
+	former_put("k", 1, BYTES);
+	cache = scratch_open();
+	walker = scratch_open();
+	pin = epoch_enter(walker->seat->store.peer);
+	must_be(scache_remove(cache, "k", 1), 0);
+	former_lose(LOST_TRUST);
+	epoch_leave(walker->seat->store.peer, pin);
+	scratch_close(walker);
+	scratch_close(cache);
+	cache = scratch_open();
+	must(scratch_misses(cache, "k"));
+	scratch_is_clean(cache);
+	must_be(scratch_blobs(), 0);
+	scratch_close(cache);
 }
 END_TEST
 
@@ -419,6 +443,7 @@ int main(void)
 		a_key_that_only_a_file_has_can_be_removed,
 		what_was_removed_while_it_was_read_does_not_come_back,
 		nor_does_one_that_was_adopted_before,
+		what_was_removed_while_the_index_was_walked_does_not_come_back,
 		what_was_removed_while_it_was_produced_does_not_come_back,
 		what_a_killed_producer_left_is_swept,
 		a_file_that_is_not_as_its_footer_says_is_no_blob,
