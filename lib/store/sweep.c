@@ -60,6 +60,9 @@ static bool collect(struct store *store, struct entry_name name)
 	shm_u64 *at = entry_state_word(segment, name.idx);
 	uint64_t word = shm_load(at);
 
+	/* Its producer may seal its file yet, and then be killed. Pairs with keep_file(). */
+	if (state_gen(word) == name.gen && state_is_growing(word) && state_is_hidden(word))
+		blob_disown(store, name, entry_hash(entry_at(segment, name.idx)));
 	if (state_gen(word) == name.gen && state_is_garbage(word)) {
 		if (index_unlink(store->peer, name) < 0) {
 			segment_retire(segment);

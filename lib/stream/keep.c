@@ -109,6 +109,9 @@ int keep_file(struct scache_writer *writer)
 	shm_store_release(&writer->entry->flushed, writer->flushed);
 	ret = blob_seal(writer->store, writer->fd, entry_hash(writer->entry));
 	writer->fd = -1;
+	/* Removed meanwhile: not to come back after us all. Pairs with collect(). */
+	if (state_is_hidden(shm_load(writer->state)))
+		blob_disown(writer->store, writer->name, entry_hash(writer->entry));
 	return ret;
 }
 

@@ -19,6 +19,7 @@
 #include "../util/scratch.h"
 #include "../util/spawn.h"
 #include "api/cache.h"
+#include "base/step.h"
 #include "shm/epoch.h"
 
 #define BYTES 300000ull
@@ -204,6 +205,70 @@ static void finish_and_stay(void *arg)
 	child_say(0);
 	child_stay();
 }
+
+static struct scache *remover;
+
+/* All of it is in its file, read-only, and not yet known to be finished. */
+static void be_removed_and_die(const char *label)
+{
+	if (strcmp(label, "blob-sealed") != 0)
+		return;
+	must_be(scache_remove(remover, "k", 1), 0);
+	child_say(0);
+	child_stay();
+}
+
+static void finish_and_be_removed(void *arg)
+{
+	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
+
+	(void)arg;
+	remover = scratch_open();
+	must_be(pattern_write(writer, 1, 0, BYTES, 70000, NULL), BYTES);
+	step_set_hook(be_removed_and_die);
+	scache_finish(writer);
+}
+
+START_TEST(what_was_removed_before_it_was_finished_does_not_come_back)
+{
+	struct child child;
+
+	child_start(&child, finish_and_be_removed, NULL);
+	child_hear(&child);
+	child_kill(&child);
+	is_gone_for_good();
+}
+END_TEST
+
+static void remove_first(const char *label)
+{
+	if (strcmp(label, "footer-written") == 0)
+		must_be(scache_remove(remover, "k", 1), 0);
+	else if (strcmp(label, "blob-sealed") == 0)
+		child_say(0), child_stay();
+}
+
+static void be_removed_and_finish(void *arg)
+{
+	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
+
+	(void)arg;
+	remover = scratch_open();
+	must_be(pattern_write(writer, 1, 0, BYTES, 70000, NULL), BYTES);
+	step_set_hook(remove_first);
+	scache_finish(writer);
+}
+
+START_TEST(nor_what_was_removed_while_its_file_was_sealed)
+{
+	struct child child;
+
+	child_start(&child, be_removed_and_finish, NULL);
+	child_hear(&child);
+	child_kill(&child);
+	is_gone_for_good();
+}
+END_TEST
 
 START_TEST(what_was_removed_while_it_was_produced_does_not_come_back)
 {
@@ -444,6 +509,8 @@ int main(void)
 		what_was_removed_while_it_was_read_does_not_come_back,
 		nor_does_one_that_was_adopted_before,
 		what_was_removed_while_the_index_was_walked_does_not_come_back,
+		what_was_removed_before_it_was_finished_does_not_come_back,
+		nor_what_was_removed_while_its_file_was_sealed,
 		what_was_removed_while_it_was_produced_does_not_come_back,
 		what_a_killed_producer_left_is_swept,
 		a_file_that_is_not_as_its_footer_says_is_no_blob,
