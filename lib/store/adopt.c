@@ -200,10 +200,11 @@ static int adopt(struct store *store, struct entry_name name, const struct forme
 
 /* ---------------------------------------------------------- looking for files */
 
-/* 1: processes of other segments are attached, whose files these may be. */
-static bool are_theirs(const struct store *store)
+bool adopt_is_theirs(const struct store *store)
 {
-	return lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
+	/* Once ours is retired there may be a newer one that nobody is attached to just now. */
+	return segment_is_retired(store->segment) ||
+	       lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
 }
 
 static void forget(const struct store *store, const char *path)
@@ -220,11 +221,12 @@ static void consider(const struct store *store, const char *path, const struct i
 	struct former former;
 	int ret = former_open(store, path, &former);
 
-	if (ret == -EBADMSG)
+	/* Asked anew now that the file is there: our own segment may have been retired. */
+	if (ret == -EBADMSG && !adopt_is_theirs(store))
 		forget(store, path);
 	if (ret < 0)
 		return;
-	if (!has_key(&former, key)) {
+	if (!has_key(&former, key) || adopt_is_theirs(store)) {
 		free(former.footer);
 		return;
 	}
@@ -279,7 +281,7 @@ static bool find(struct store *store, const struct index_key *key, struct former
 	int count;
 
 	best->footer = NULL;
-	if (are_theirs(store))
+	if (adopt_is_theirs(store))
 		return false;
 	count = look_through(store, key, best);
 	/* None can come: each was there before the segment. */

@@ -30,6 +30,12 @@ static inline bool adopt_may_help(const struct store *store, struct key_hash has
 }
 
 /*
+ * adopt_is_theirs - may files of other segments be in use? To be asked when the file has
+ * been seen: then what was made after our own segment was retired counts, too.
+ */
+bool adopt_is_theirs(const struct store *store);
+
+/*
  * adopt_key - there is no entry of @key: make one of what a former segment has of it.
  * True: it is worth looking again. Blocks: for the disk.
  */

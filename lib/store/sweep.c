@@ -356,8 +356,7 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 	}
 	if (strcmp(id->uuid, sweep->store->uuid) != 0) {
 		/* Asked anew now that the file is there: our own segment may have been retired. */
-		if (sweep->strangers ||
-		    lockfile_others_in_use(sweep->store->peer->lock_fd, segment->number) != 0)
+		if (sweep->strangers || adopt_is_theirs(sweep->store))
 			return;
 		if (adopt_file(sweep->store, path, sweep->dry_run)) {
 			sweep->report->adopted++;
@@ -448,7 +447,7 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 	sweep_old(&sweep);
 	if (!sweep.dry_run)
 		sweep_collect(store);
-	sweep.strangers = lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
+	sweep.strangers = adopt_is_theirs(store);
 	ret = sweep_files(store, sweep_orphan, &sweep);
 	if (ret == 0 && !sweep.dry_run && !sweep.strangers)
 		adopt_is_over(store);

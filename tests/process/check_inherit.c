@@ -18,6 +18,7 @@
 #include "../util/scratch.h"
 #include "../util/spawn.h"
 #include "api/cache.h"
+#include "base/step.h"
 
 #define BYTES 300000ull
 #define MINUTE_NS (60 * NS_PER_SEC)
@@ -77,6 +78,74 @@ START_TEST(nothing_is_touched_while_somebody_is_attached_to_a_former_segment)
 	must_be(scratch_stat(cache).adopted, 2);
 	scratch_is_clean(cache);
 	scratch_close(cache);
+}
+END_TEST
+
+static void make_a_newer_segment(void *arg)
+{
+	(void)arg;
+	former_put("k", 2, BYTES);
+	former_put("other", 2, BYTES);
+}
+
+static const char *moment;
+
+/* Our segment is retired, and others have used a newer one since, and left. */
+static void be_overtaken(const char *label)
+{
+	struct child child;
+
+	if (moment == NULL || strcmp(label, moment) != 0)
+		return;
+	moment = NULL;
+	former_lose(LOST_TRUST);
+	child_start(&child, make_a_newer_segment, NULL);
+	child_join(&child);
+}
+
+static void newer_ones_are_there(void)
+{
+	struct scache *cache = scratch_open();
+
+	former_has(cache, "k", 2, BYTES);
+	former_has(cache, "other", 2, BYTES);
+	must_be(scratch_stat(cache).adopted, 0);
+	must_be(scratch_stat(cache).damaged, 0);
+	must_be(scratch_stat(cache).productions, 2);
+	scratch_is_clean(cache);
+	must_be(scratch_blobs(), 2);
+	scratch_close(cache);
+}
+
+START_TEST(a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one)
+{
+	struct scache_reader *reader = NULL;
+	struct scache *cache = scratch_open();
+
+	moment = "pin-set";
+	step_set_hook(be_overtaken);
+	must_be(scache_lookup(cache, "k", 1, NULL, &reader), -ENOENT);
+	step_set_hook(NULL);
+	must(moment == NULL);
+	scratch_close(cache);
+	newer_ones_are_there();
+}
+END_TEST
+
+START_TEST(nor_does_a_sweep)
+{
+	struct scache *cache = scratch_open();
+	struct scache_sweep_report report;
+
+	moment = "sweep-hint-taken";
+	step_set_hook(be_overtaken);
+	report = sweep(cache, 0);
+	step_set_hook(NULL);
+	must(moment == NULL);
+	must_be(report.adopted, 0);
+	must_be(report.orphans, 0);
+	scratch_close(cache);
+	newer_ones_are_there();
 }
 END_TEST
 
@@ -299,6 +368,8 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		nothing_is_touched_while_somebody_is_attached_to_a_former_segment,
+		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
+		nor_does_a_sweep,
 		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
 		a_sweep_adopts_what_nobody_has_asked_for,
 		a_full_table_gives_up_nothing_that_is_in_use,
