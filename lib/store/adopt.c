@@ -241,8 +241,30 @@ static void consider(const struct store *store, const char *path, const struct i
 	*best = former;
 }
 
-/* The directory of @key: *best of the files of former segments. Their number, or -errno. */
-static int look_through(const struct store *store, const struct index_key *key, struct former *best)
+/*
+ * One of a segment that is in use: it stays for those who have it, and with its w bit is none
+ * that was finished once they have left.
+ */
+static void disown(const struct store *store, const char *path, const struct index_key *key,
+		   struct former *best)
+{
+	struct former former;
+
+	if (former_open(store, path, &former) < 0)
+		return;
+	if (has_key(&former, key) &&
+	    fchmodat(store->blobs_fd, path, store->file_mode, 0) == 0 && best->footer == NULL)
+		*best = former;
+	else
+		free(former.footer);
+}
+
+typedef void look_fn(const struct store *store, const char *path, const struct index_key *key,
+		     struct former *best);
+
+/* The directory of @key: @look at the files of former segments. Their number, or -errno. */
+static int look_through(const struct store *store, const struct index_key *key, look_fn *look,
+			struct former *best)
 {
 	char path[NAME_MAX + 8], own[BLOB_PATH_BYTES], fan[3];
 	struct dirent *at;
@@ -268,7 +290,7 @@ static int look_through(const struct store *store, const struct index_key *key, 
 		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", fan, at->d_name);
-		consider(store, path, key, best);
+		look(store, path, key, best);
 	}
 	closedir(dir);
 	return count;
@@ -283,7 +305,7 @@ static bool find(struct store *store, const struct index_key *key, struct former
 	best->footer = NULL;
 	if (adopt_is_theirs(store))
 		return false;
-	count = look_through(store, key, best);
+	count = look_through(store, key, consider, best);
 	/* None can come: each was there before the segment. */
 	if (count == 0)
 		shm_and(word, ~(1ull << (key->hash.high >> 56 & 63)));
@@ -309,11 +331,14 @@ bool adopt_key(struct store *store, const struct index_key *key)
 bool adopt_forget(struct store *store, const struct index_key *key)
 {
 	UNCANCELLED;
-	struct former best;
+	struct former best = { .footer = NULL };
 
-	if (!find(store, key, &best))
+	if (find(store, key, &best))
+		forget(store, best.path);
+	else if (adopt_is_theirs(store))
+		look_through(store, key, disown, &best);
+	if (best.footer == NULL)
 		return false;
-	forget(store, best.path);
 	free(best.footer);
 	return true;
 }

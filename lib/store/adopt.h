@@ -41,7 +41,10 @@ bool adopt_is_theirs(const struct store *store);
  */
 bool adopt_key(struct store *store, const struct index_key *key);
 
-/* adopt_forget - remove what a former segment has of @key. True: there was something. */
+/*
+ * adopt_forget - remove what a former segment has of @key; if others may use it yet, see to
+ * it that it does not come back when they have left. True: there was something.
+ */
 bool adopt_forget(struct store *store, const struct index_key *key);
 
 /*

@@ -81,6 +81,30 @@ START_TEST(nothing_is_touched_while_somebody_is_attached_to_a_former_segment)
 }
 END_TEST
 
+START_TEST(what_was_removed_meanwhile_does_not_come_back_when_they_have_left)
+{
+	struct scache *cache;
+	struct child child;
+
+	former_put("k", 1, BYTES);
+	child_start(&child, hold_on, NULL);
+	child_hear(&child);
+	former_lose(LOST_TRUST);
+	cache = scratch_open();
+	pattern_produce(scratch_create(cache, "k", 0, NULL), 3, BYTES, 70000);
+	must_be(scache_remove(cache, "k", 1), 0);
+	must(scratch_misses(cache, "k"));
+	/* Theirs is whole: the child reads it. */
+	child_tell(&child, 0);
+	child_join(&child);
+	must(scratch_misses(cache, "k"));
+	former_has(cache, "growing", 2, BYTES);
+	scratch_is_clean(cache);
+	must_be(scratch_blobs(), 1);
+	scratch_close(cache);
+}
+END_TEST
+
 static void make_a_newer_segment(void *arg)
 {
 	(void)arg;
@@ -368,6 +392,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		nothing_is_touched_while_somebody_is_attached_to_a_former_segment,
+		what_was_removed_meanwhile_does_not_come_back_when_they_have_left,
 		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
 		nor_does_a_sweep,
 		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
