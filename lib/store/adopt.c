@@ -114,15 +114,34 @@ static void fill(struct store *store, struct entry_name name, const struct forme
 	shm_store_relaxed(&entry->flushed, footer->bytes);
 }
 
-static bool has_entry(struct store *store, const struct index_key *key)
+/*
+ * Is there an entry of the key that is at least as new? An older one makes way, unless
+ * that is only to be known (@dry_run): files are found in any order.
+ */
+static bool is_outdone(struct store *store, const struct index_key *key,
+		       const struct former *former, bool dry_run)
 {
 	unsigned pin = epoch_enter(store->peer);
+	struct segment *segment = store->segment;
 	struct entry_name name;
-	uint64_t state, head;
-	bool found = index_find(store->peer, key, &name, &state, &head) != 0;
+	uint64_t state, head, age_ns = 0;
+	int found = index_find(store->peer, key, &name, &state, &head);
 
+	if (found > 0)
+		age_ns = clock_age_ns(shm_load_relaxed(&entry_at(segment, name.idx)->ended_ns),
+				      clock_shared_ns());
 	epoch_leave(store->peer, pin);
-	return found;
+	if (found == 0)
+		return false;
+	if (found < 0 || state_of(state) != ENTRY_SEALED || age_ns <= former->age_ns)
+		return true;
+	if (dry_run)
+		return false;
+	if (!entry_hide(segment, name, ENTRY_SEALED))
+		return true;
+	peer_count(store->peer, STAT_REMOVED, 1);
+	sweep_entry(store, name);
+	return false;
 }
 
 /* Into its bucket, unless there is one of its key by now. */
@@ -354,7 +373,8 @@ bool adopt_file(struct store *store, const char *path, bool dry_run)
 		return false;
 	key = key_of(&former);
 	/* In its place, or a look-up would never find it. */
-	is_adopted = is_where_its_key_is(store, &former) && !has_entry(store, &key) &&
+	is_adopted = is_where_its_key_is(store, &former) &&
+		     !is_outdone(store, &key, &former, dry_run) &&
 		     (dry_run || (entry_claim(store->peer, &name) == 0 &&
 				  adopt(store, name, &former) == 0));
 	free(former.footer);

@@ -235,6 +235,21 @@ START_TEST(of_two_files_of_one_key_the_newest_is_served_and_the_other_goes)
 }
 END_TEST
 
+START_TEST(a_sweep_adopts_the_newest_in_whatever_order_it_finds_them)
+{
+	struct scache_sweep_report report;
+	struct scache *cache;
+
+	make_pairs();
+	cache = scratch_open();
+	report = sweep(cache, 0);
+	must(report.adopted >= KEYS);
+	newest_are_there(cache);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 /* -------------------------------------------------------------------------- sweeps */
 
 static int adopted_told;
@@ -396,6 +411,7 @@ int main(void)
 		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
 		nor_does_a_sweep,
 		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
+		a_sweep_adopts_the_newest_in_whatever_order_it_finds_them,
 		a_sweep_adopts_what_nobody_has_asked_for,
 		a_full_table_gives_up_nothing_that_is_in_use,
 		a_directory_without_former_files_is_looked_through_once,
