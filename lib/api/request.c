@@ -164,13 +164,16 @@ static bool takes_former(const struct request *rq)
 static enum round run(struct request *rq)
 {
 	enum round round = ROUND_AGAIN;
+	bool has_looked = false;
 	uint64_t head;
 
 	for (int i = 0; i < ROUNDS_MAX && round == ROUND_AGAIN; i++) {
 		round = find_and_attach(rq, &head);
 		if (round != ROUND_MISS)
 			continue;
-		if (unlikely(adopt_may_help(rq->store, rq->key.hash)) && takes_former(rq)) {
+		if (unlikely(adopt_may_help(rq->store, rq->key.hash)) && !has_looked) {
+			/* Once more if there is none: somebody may have made it an entry since. */
+			has_looked = !takes_former(rq);
 			round = ROUND_AGAIN;
 			continue;
 		}

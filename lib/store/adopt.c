@@ -115,11 +115,12 @@ static void fill(struct store *store, struct entry_name name, const struct forme
 }
 
 /*
- * Is there an entry of the key that is at least as new? An older one makes way, unless
- * that is only to be known (@dry_run): files are found in any order.
+ * 0: there is no entry of the key, or an older one, which makes way unless that is only
+ * to be known (@dry_run): files are found in any order. -EALREADY: one that is as new;
+ * -EEXIST: one that is in the making.
  */
-static bool is_outdone(struct store *store, const struct index_key *key,
-		       const struct former *former, bool dry_run)
+static int outdone(struct store *store, const struct index_key *key, const struct former *former,
+		   bool dry_run)
 {
 	unsigned pin = epoch_enter(store->peer);
 	struct segment *segment = store->segment;
@@ -131,17 +132,19 @@ static bool is_outdone(struct store *store, const struct index_key *key,
 		age_ns = clock_age_ns(shm_load_relaxed(&entry_at(segment, name.idx)->ended_ns),
 				      clock_shared_ns());
 	epoch_leave(store->peer, pin);
-	if (found == 0)
-		return false;
-	if (found < 0 || state_of(state) != ENTRY_SEALED || age_ns <= former->age_ns)
-		return true;
+	if (found <= 0)
+		return found;
+	if (state_of(state) != ENTRY_SEALED)
+		return -EEXIST;
+	if (age_ns <= former->age_ns)
+		return -EALREADY;
 	if (dry_run)
-		return false;
+		return 0;
 	if (!entry_hide(segment, name, ENTRY_SEALED))
-		return true;
+		return -EEXIST;
 	peer_count(store->peer, STAT_REMOVED, 1);
 	sweep_entry(store, name);
-	return false;
+	return 0;
 }
 
 /* Into its bucket, unless there is one of its key by now. */
@@ -179,9 +182,18 @@ static void seal(struct store *store, struct entry_name name)
 		sweep_entry(store, name);
 }
 
+/* The file is another's, or gone: who waits for our entry is to look again. */
+static void give_up(struct store *store, struct entry_name name)
+{
+	shm_store_relaxed(&entry_at(store->segment, name.idx)->code, (uint32_t)-ECANCELED);
+	entry_change(store->peer, name, ENTRY_FILLING, ENTRY_FAILED, ENTRY_HIDDEN);
+	sweep_entry(store, name);
+}
+
 /*
  * @name is CLAIMED by us. 0 if it is the file's entry now; else it is free again: -EEXIST,
- * -ENOENT: others were faster; -errno.
+ * -ENOENT: others were faster; -errno. First the entry and then the name of the file: who
+ * does not find that any more finds the entry, and does not make another.
  */
 static int adopt(struct store *store, struct entry_name name, const struct former *former)
 {
@@ -197,22 +209,22 @@ static int adopt(struct store *store, struct entry_name name, const struct forme
 	int ret = 0;
 
 	entry_fill(store->peer, name, &draft);
-	blob_path(store, name, key.hash, path);
-	if (renameat(store->blobs_fd, former->path, store->blobs_fd, path) < 0) {
-		ret = -errno;
-		sweep_give_back(store, name, ENTRY_CLAIMED, false);
-		return ret;
-	}
-	/* STEP former-renamed: the file of an entry that nobody can reach. Die here: it goes with the entry. */
-	STEP("former-renamed");
 	fill(store, name, former);
 	entry_start(store->peer, name, ENTRY_UNVERIFIED);
 	if (!link_entry(store, name, &key)) {
-		sweep_give_back(store, name, ENTRY_FILLING, true);
+		sweep_give_back(store, name, ENTRY_FILLING, false);
 		return -EEXIST;
 	}
-	/* STEP former-linked: who finds it waits for its state. Die here: the reaper fails it. */
+	/* STEP former-linked: who finds it waits for its state. Die here: the reaper fails it, its file is found again. */
 	STEP("former-linked");
+	blob_path(store, name, key.hash, path);
+	if (renameat(store->blobs_fd, former->path, store->blobs_fd, path) < 0) {
+		ret = -errno;
+		give_up(store, name);
+		return ret;
+	}
+	/* STEP former-renamed: its file has its name. Die here: the reaper fails it, the file goes with it. */
+	STEP("former-renamed");
 	seal(store, name);
 	return 0;
 }
@@ -362,23 +374,27 @@ bool adopt_forget(struct store *store, const struct index_key *key)
 	return true;
 }
 
-bool adopt_file(struct store *store, const char *path, bool dry_run)
+int adopt_file(struct store *store, const char *path, bool dry_run)
 {
 	struct index_key key;
 	struct former former;
 	struct entry_name name;
-	bool is_adopted;
+	int ret = former_open(store, path, &former);
 
-	if (former_open(store, path, &former) < 0)
-		return false;
+	if (ret < 0)
+		return ret == -EBADMSG ? 0 : ret;
 	key = key_of(&former);
-	/* In its place, or a look-up would never find it. */
-	is_adopted = is_where_its_key_is(store, &former) &&
-		     !is_outdone(store, &key, &former, dry_run) &&
-		     (dry_run || (entry_claim(store->peer, &name) == 0 &&
-				  adopt(store, name, &former) == 0));
+	/* Not in its place a look-up would never find it. */
+	if (is_where_its_key_is(store, &former)) {
+		ret = outdone(store, &key, &former, dry_run);
+		if (ret == 0 && !dry_run)
+			ret = entry_claim(store->peer, &name);
+		if (ret == 0 && !dry_run)
+			ret = adopt(store, name, &former);
+		ret = ret == 0 ? 1 : ret == -EALREADY || ret == -ENOSPC ? 0 : ret;
+	}
 	free(former.footer);
-	return is_adopted;
+	return ret;
 }
 
 void adopt_is_over(struct store *store)

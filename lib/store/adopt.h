@@ -9,9 +9,9 @@
  * key go, or they would rise again when it has been removed. A directory without
  * any such file is not looked through any more.
  *
- *	CLAIMED --rename--> CLAIMED, its fields --> FILLING+UNVERIFIED --link--> SEALED+UNVERIFIED
+ *	CLAIMED, its fields --link--> FILLING+UNVERIFIED --rename--> SEALED+UNVERIFIED
  *
- * The rename decides between two who find the same file. What nobody asks for a full
+ * The link decides between two who find the same file. What nobody asks for a full
  * sweep adopts or removes. As long as processes of another segment are attached
  * nothing is: the files may be theirs.
  */
@@ -48,10 +48,11 @@ bool adopt_key(struct store *store, const struct index_key *key);
 bool adopt_forget(struct store *store, const struct index_key *key);
 
 /*
- * adopt_file - one file of a former segment at @path below DIR/blobs. True: it is an
- * entry now, or (@dry_run) would be.
+ * adopt_file - one file of a former segment at @path below DIR/blobs. 1: it is an entry now,
+ * or (@dry_run) would be; 0: it is none, or there is no place for it: it may go; -errno: it
+ * is not to be touched now.
  */
-bool adopt_file(struct store *store, const char *path, bool dry_run);
+int adopt_file(struct store *store, const char *path, bool dry_run);
 
 /* adopt_is_over - all files have been looked at, and none of a former segment is left. */
 void adopt_is_over(struct store *store);

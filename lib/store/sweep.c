@@ -289,6 +289,7 @@ struct full_sweep {
 	struct scache_sweep_report *report;
 	bool dry_run;
 	bool strangers; /* peers of another segment live: spare their files */
+	bool is_left; /* some of a former segment could not be judged */
 };
 
 static void tell(const struct full_sweep *sweep, const void *name, uint32_t name_bytes,
@@ -348,6 +349,7 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 	struct segment *segment = sweep->store->segment;
 	char shown[NAME_MAX + 16];
 	uint32_t shown_bytes = (uint32_t)snprintf(shown, sizeof(shown), "blobs/%s", path);
+	int ret;
 
 	if (id == NULL) {
 		sweep->report->unknown++;
@@ -358,7 +360,11 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 		/* Asked anew now that the file is there: our own segment may have been retired. */
 		if (sweep->strangers || adopt_is_theirs(sweep->store))
 			return;
-		if (adopt_file(sweep->store, path, sweep->dry_run)) {
+		ret = adopt_file(sweep->store, path, sweep->dry_run);
+		sweep->is_left |= ret < 0;
+		if (ret < 0)
+			return;
+		if (ret > 0) {
 			sweep->report->adopted++;
 			sweep->report->adopted_bytes += bytes;
 			tell(sweep, shown, shown_bytes, "adopted", false, bytes);
@@ -449,7 +455,7 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 		sweep_collect(store);
 	sweep.strangers = adopt_is_theirs(store);
 	ret = sweep_files(store, sweep_orphan, &sweep);
-	if (ret == 0 && !sweep.dry_run && !sweep.strangers)
+	if (ret == 0 && !sweep.dry_run && !sweep.strangers && !sweep.is_left)
 		adopt_is_over(store);
 	return ret;
 }

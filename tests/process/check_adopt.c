@@ -200,11 +200,11 @@ START_TEST(of_many_who_ask_at_once_one_adopts_and_all_hit)
 {
 	board_make();
 	former_put("k", 1, 3 << 20);
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 10; i++)
 		ask_at_once(3 << 20);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
 	former_put("k", 1, 5000);
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < 40; i++)
 		ask_at_once(5000);
 }
 END_TEST

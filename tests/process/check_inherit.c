@@ -6,9 +6,7 @@
  */
 #include <check.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -173,6 +171,89 @@ START_TEST(nor_does_a_sweep)
 }
 END_TEST
 
+/* ---------------------------------------------------------------- half-way adopted */
+
+static void ask_for_it(void *arg)
+{
+	struct scache_writer *writer = NULL;
+	int ret = scache_acquire(scratch_open(), "k", 1, NULL, NULL, &writer);
+
+	(void)arg;
+	must(ret == 0 || ret == SCACHE_BYPASS);
+	must(writer == NULL);
+}
+
+static void be_asked_for(const char *label)
+{
+	struct child child;
+
+	if (strcmp(label, moment) != 0)
+		return;
+	child_start(&child, ask_for_it, NULL);
+	child_join(&child);
+}
+
+START_TEST(nobody_is_elected_while_another_adopts)
+{
+	static const char *const moments[] = { "former-linked", "former-renamed", "adopted" };
+	struct scache *cache;
+
+	former_put("k", 1, BYTES);
+	for (int i = 0; i < 3; i++) {
+		former_lose(LOST_FILE);
+		cache = scratch_open();
+		moment = moments[i];
+		step_set_hook(be_asked_for);
+		former_has(cache, "k", 1, BYTES);
+		step_set_hook(NULL);
+		must_be(scratch_stat(cache).productions, 0);
+		must_be(scratch_stat(cache).adopted, 1);
+		scratch_is_clean(cache);
+		scratch_close(cache);
+	}
+}
+END_TEST
+
+static void stay_there(const char *label)
+{
+	if (strcmp(label, moment) != 0)
+		return;
+	child_say(0);
+	child_stay();
+}
+
+static void adopt_and_die(void *arg)
+{
+	moment = arg;
+	step_set_hook(stay_there);
+	former_has(scratch_open(), "k", 1, BYTES);
+}
+
+START_TEST(who_dies_while_adopting_is_cleaned_up_after)
+{
+	char moments[2][16] = { "former-linked", "former-renamed" };
+	struct scache *cache;
+	struct child child;
+
+	former_put("k", 1, BYTES);
+	for (int i = 0; i < 2; i++) {
+		former_lose(LOST_FILE);
+		child_start(&child, adopt_and_die, moments[i]);
+		child_hear(&child);
+		child_kill(&child);
+		cache = scratch_open();
+		/* Before the file has another name nothing has happened to it. */
+		if (i == 0)
+			former_has(cache, "k", 1, BYTES);
+		else
+			must(scratch_misses(cache, "k"));
+		scratch_is_clean(cache);
+		must_be(scratch_blobs(), i == 0);
+		scratch_close(cache);
+	}
+}
+END_TEST
+
 /* ------------------------------------------------------------ two files of one key */
 
 #define KEYS 12
@@ -287,12 +368,10 @@ START_TEST(a_sweep_adopts_what_nobody_has_asked_for)
 	must_be(report.adopted, 4);
 	must_be(adopted_told, 9);
 	must_be(scratch_stat(cache).entries_finished, 5);
-	must_be(scratch_stat(cache).adopted, 5);
 	must_be(scache_sweep(cache, &options, &report), 0);
 	must_be(report.adopted, 0);
 	for (key[0] = '0'; key[0] < '5'; key[0]++)
 		former_has(cache, key, (uint64_t)key[0], BYTES);
-	must_be(scratch_stat(cache).adopted, 5);
 	scratch_is_clean(cache);
 	scratch_close(cache);
 }
@@ -365,8 +444,6 @@ START_TEST(a_directory_without_former_files_is_looked_through_once)
 	must(scratch_misses(cache, "k"));
 	must(!has_hint(cache, "k"));
 	must_be(directories_left(cache), 255);
-	must(scratch_misses(cache, "k"));
-	must_be(directories_left(cache), 255);
 	/* Files of our own do not count, a dry run does not either, a sweep has seen all. */
 	pattern_produce(scratch_create(cache, "own", 0, NULL), 1, 5000, 5000);
 	must_be(scache_remove(cache, "own", 3), 0);
@@ -398,7 +475,6 @@ START_TEST(one_that_has_some_is_looked_through_until_they_are_adopted)
 	former_has(cache, "k", 1, 5000);
 	must(scratch_misses(cache, key));
 	must(!has_hint(cache, "k"));
-	former_has(cache, "k", 1, 5000);
 	scratch_close(cache);
 }
 END_TEST
@@ -410,6 +486,8 @@ int main(void)
 		what_was_removed_meanwhile_does_not_come_back_when_they_have_left,
 		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
 		nor_does_a_sweep,
+		nobody_is_elected_while_another_adopts,
+		who_dies_while_adopting_is_cleaned_up_after,
 		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
 		a_sweep_adopts_the_newest_in_whatever_order_it_finds_them,
 		a_sweep_adopts_what_nobody_has_asked_for,

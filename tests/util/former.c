@@ -215,3 +215,25 @@ void former_has(struct scache *cache, const char *key, uint64_t seed, uint64_t b
 	must_be(former_read(reader, BY_READ, seed, bytes), 0);
 	must_be(scache_reader_close(reader), 0);
 }
+
+int former_count_wrong(struct scache *cache, const char *key, uint64_t seed, uint64_t bytes)
+{
+	unsigned char *data = malloc(bytes + 1), *right = malloc(bytes);
+	struct scache_reader *reader = scratch_find(cache, key);
+	uint64_t done = 0;
+	ssize_t part;
+	int wrong = 0;
+
+	must(data != NULL && right != NULL);
+	while ((part = scache_read(reader, data + done, bytes + 1 - done, 0)) > 0)
+		done += (uint64_t)part;
+	must_be(part, 0);
+	must_be(done, bytes);
+	pattern_fill(seed, 0, right, bytes);
+	for (uint64_t i = 0; i < bytes; i++)
+		wrong += data[i] != right[i];
+	scache_reader_close(reader);
+	free(data);
+	free(right);
+	return wrong;
+}

@@ -60,4 +60,7 @@ int former_read(struct scache_reader *reader, enum former_way way, uint64_t seed
 /* former_has - the cache finds @key, and all of it is that. */
 void former_has(struct scache *cache, const char *key, uint64_t seed, uint64_t bytes);
 
+/* former_count_wrong - the same, whatever it is: how many bytes are not the pattern's. */
+int former_count_wrong(struct scache *cache, const char *key, uint64_t seed, uint64_t bytes);
+
 #endif
