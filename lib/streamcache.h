@@ -81,7 +81,8 @@ enum scache_outcome {
 /*
  * When a finished entry counts as stored. Whatever the choice, the end of processes
  * loses nothing, and after a power cut no damaged blob is served: what is found is
- * compared with its checksums.
+ * compared with its checksums. Removals are not synced: what was removed shortly before
+ * a power cut, or replaced by what did not survive it, may be there again.
  */
 enum scache_durability {
 	SCACHE_DURABILITY_NONE = 0, /* when the kernel has it: a power cut may take it */

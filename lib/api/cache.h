@@ -63,6 +63,9 @@ struct cache_fds {
 	gid_t group; /* of DIR, and so of everything in a group share */
 };
 int cache_open_directories(const char *dir, uint32_t mode, bool create, struct cache_fds *ret_fds);
+
+/* cache_sync_directories - after a power cut DIR is where it is, and so is what is in it. */
+int cache_sync_directories(const struct cache_fds *fds);
 void cache_close_fds(struct cache_fds *fds);
 
 #define GATE_TIMEOUT_NS (5 * 1000000000ll)

@@ -147,3 +147,16 @@ int cache_open_directories(const char *dir, uint32_t mode, bool create, struct c
 	*ret_fds = fds;
 	return 0;
 }
+
+int cache_sync_directories(const struct cache_fds *fds)
+{
+	int above_fd = fd_openat(fds->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	int ret = fsync(fds->dir_fd) < 0 ? -errno : 0;
+
+	/* What we may not even list is not ours to care for. */
+	if (ret == 0 && above_fd >= 0 && fsync(above_fd) < 0)
+		ret = -errno;
+	if (above_fd >= 0)
+		close(above_fd);
+	return ret < 0 ? detail_set(ret, "cannot sync the cache directory") : 0;
+}

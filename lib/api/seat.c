@@ -161,6 +161,13 @@ static int sit_down(const struct scache *cache, struct seat *seat)
 
 	if (ret < 0)
 		return ret;
+	if (cache->durability == SCACHE_DURABILITY_FULL) {
+		ret = cache_sync_directories(&fds);
+		if (ret < 0) {
+			cache_close_fds(&fds);
+			return ret;
+		}
+	}
 	absolute = realpath(cache->dir, NULL);
 	wishes.dir = absolute != NULL ? absolute : cache->dir;
 	wishes.segment_dir = cache->segment_dir;
