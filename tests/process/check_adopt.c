@@ -18,8 +18,8 @@
 #include "../util/producer.h"
 #include "../util/scratch.h"
 #include "../util/spawn.h"
-#include "base/clock.h"
 #include "api/cache.h"
+#include "base/clock.h"
 
 #define BLOCK (256ull << 10)
 #define CROWD 16

@@ -303,7 +303,14 @@ START_TEST(what_a_killed_producer_left_is_swept)
 }
 END_TEST
 
-enum harm { FOOTER, LONGER, SHORTER, EMPTY, WRITABLE, HARMS };
+enum harm {
+	FOOTER,
+	LONGER,
+	SHORTER,
+	EMPTY,
+	WRITABLE,
+	HARMS
+};
 
 static void do_harm(enum harm harm, off_t offset)
 {

