@@ -69,7 +69,7 @@ static int look_into(int fd, struct former *former)
 
 static int former_open(const struct store *store, const char *path, struct former *ret_former)
 {
-	int fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0);
 	int ret;
 
 	if (fd < 0)
@@ -290,6 +290,16 @@ static void disown(const struct store *store, const char *path, const struct ind
 		free(former.footer);
 }
 
+/* By a glance: of hundreds in a directory most are of other keys. */
+static bool is_former(const struct store *store, const char *file_name)
+{
+	const char *uuid = file_name + HASH_DIGITS + 1;
+
+	return strnlen(file_name, HASH_DIGITS + UUID_TEXT_BYTES + 1) > HASH_DIGITS + UUID_TEXT_BYTES &&
+	       uuid[-1] == '.' && uuid[UUID_TEXT_BYTES - 1] == '.' &&
+	       memcmp(uuid, store->uuid, UUID_TEXT_BYTES - 1) != 0;
+}
+
 typedef void look_fn(const struct store *store, const char *path, const struct index_key *key,
 		     struct former *best);
 
@@ -315,10 +325,10 @@ static int look_through(const struct store *store, const struct index_key *key, 
 		return -ENOMEM;
 	}
 	while ((at = readdir(dir)) != NULL) {
-		if (!blob_parse(at->d_name, &id) || strcmp(id.uuid, store->uuid) == 0)
+		if (!is_former(store, at->d_name))
 			continue;
 		count++;
-		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0)
+		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0 || !blob_parse(at->d_name, &id))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", fan, at->d_name);
 		look(store, path, key, best);
