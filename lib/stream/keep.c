@@ -20,7 +20,7 @@
 void keep_note(struct scache_writer *writer, const void *data, size_t bytes)
 {
 	/* What was missed once, for want of memory or by a dead producer, is read again. */
-	if (writer->sums.bytes == writer->flushed)
+	if (writer->sums.bytes + bytes == writer->flushed)
 		(void)!sums_add(&writer->sums, data, bytes);
 }
 
@@ -64,9 +64,12 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 				 .stored_bytes = writer->written,
 				 .key = key };
 	uint64_t all;
-	int ret = writer->is_lz4 ? compress_end(writer, &footer)
-				 : sums_end(&writer->sums, tail, bytes, &footer.words);
+	int ret;
 
+	if (writer->written > BLOB_BYTES_MAX)
+		return -EFBIG;
+	ret = writer->is_lz4 ? compress_end(writer, &footer)
+				 : sums_end(&writer->sums, tail, bytes, &footer.words);
 	if (ret < 0)
 		return ret;
 	footer.key_bytes = entry_copy_key(writer->entry, key);

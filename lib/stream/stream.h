@@ -205,7 +205,7 @@ void digest_free(struct scache_writer *writer);
 
 /* ----------------------------------------------------------------- keep.c */
 
-/* keep_note - @bytes bytes more are in the file, behind `flushed`. */
+/* keep_note - @bytes bytes more are in the file, the last before `flushed`. */
 void keep_note(struct scache_writer *writer, const void *data, size_t bytes);
 
 /*

@@ -137,12 +137,12 @@ void writer_flush(struct scache_writer *writer, bool all)
 		}
 		/* STEP blob-written: in the file, not announced. Die here: bytes nobody counts. */
 		STEP("blob-written");
-		keep_note(writer, writer->ring + offset, bytes);
 		writer->flushed += bytes;
 		/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 		shm_store_release(&writer->entry->flushed, writer->flushed);
 		/* STEP bytes-flushed: in ring and file. Die here: readers get all of them. */
 		STEP("bytes-flushed");
+		keep_note(writer, writer->ring + offset, bytes);
 	}
 }
 
@@ -193,7 +193,6 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 		return ret;
 	/* STEP file-appended: in the file, not flushed. Die here: bytes nobody counts. */
 	STEP("file-appended");
-	keep_note(writer, data, bytes);
 	writer->flushed += bytes;
 	/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 	shm_store_release(&writer->entry->flushed, writer->flushed);
@@ -203,6 +202,8 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 		STEP("ring-passed");
 	}
 	publish(writer, data, bytes);
+	/* Readers are at them already. */
+	keep_note(writer, data, bytes);
 	return (int64_t)bytes;
 }
 
