@@ -277,7 +277,7 @@ void compress_flush(struct scache_writer *writer, bool all)
 		}
 		compressor = writer->compressor;
 	}
-	if (!all && writer->written - compressor->kicked < BLOCK_BYTES) {
+	if (!all && writer->written / BLOCK_BYTES == compressor->kicked / BLOCK_BYTES) {
 		writer->flushed = atomic_load(&compressor->flushed);
 		return;
 	}
