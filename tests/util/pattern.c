@@ -8,13 +8,21 @@
 
 #define PIECE_MAX (256u << 10)
 
-static uint64_t word_at(uint64_t seed, uint64_t index)
+static uint64_t noise_at(uint64_t seed, uint64_t index)
 {
 	uint64_t x = (seed + 1) * 0x9e3779b97f4a7c15ull + index;
 
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
 	return x ^ x >> 31;
+}
+
+/* One of 30 words that only this seed has, and now and then another. */
+static uint64_t word_at(uint64_t seed, uint64_t index)
+{
+	uint64_t x = noise_at(seed, index);
+
+	return seed & PATTERN_TEXT && x >> 60 != 0 ? noise_at(seed, x >> 59) : x;
 }
 
 void pattern_fill(uint64_t seed, uint64_t offset, void *ret_data, size_t bytes)
