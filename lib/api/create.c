@@ -88,11 +88,10 @@ static enum round open_pair(struct request *rq, struct entry_name name, struct s
 	    ROUND_DONE) {
 		free(pair);
 		/* What we cannot read somebody else may go on with. */
-		if (rq->writer->taken_over) {
-			entry_give_up(store->peer, name);
-			rq->writer->ended = true;
-		}
-		scache_writer_close(rq->writer);
+		if (rq->writer->taken_over)
+			writer_give_up(rq->writer);
+		else
+			scache_writer_close(rq->writer);
 		rq->writer = NULL;
 		return ROUND_BYPASS;
 	}
@@ -145,7 +144,7 @@ enum round create_by_take_over(struct request *rq, struct entry_name name, uint6
 {
 	struct stream_pair *pair = rq->want_reader ? calloc(1, sizeof(*pair)) : NULL;
 	int ret = pair == NULL && rq->want_reader ?
-			  -ENOMEM : writer_take_over(rq->store, name, state, &rq->writer);
+			  -ENOMEM : writer_take_over(rq->store, name, state, rq->level, &rq->writer);
 
 	if (ret == 0)
 		return open_pair(rq, name, pair);

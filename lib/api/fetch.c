@@ -152,11 +152,13 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 	struct scache_writer *writer;
 	struct job *job;
 	UNCANCELLED;
+	uint32_t level;
 	int ret;
 
 	if (!(fetch->options.flags & SCACHE_RESUMABLE) || fetch->takeovers >= RETAKES_MAX)
 		return -ENOTSUP;
-	ret = writer_take_over(store, name, state, &writer);
+	level = fetch->options.level != 0 ? fetch->options.level : fetch->cache->level;
+	ret = writer_take_over(store, name, state, level, &writer);
 	if (ret < 0)
 		return ret;
 	fetch->takeovers++;
@@ -166,9 +168,7 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 	/* Only now: of a thousand who wait one needs a thread. */
 	ret = job_make(fetch->cache, fetch, &job);
 	if (ret < 0) {
-		entry_give_up(store->peer, name);
-		writer->ended = true;
-		scache_writer_close(writer);
+		writer_give_up(writer);
 		return ret;
 	}
 	fetch->created = true;

@@ -163,10 +163,14 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 /*
  * writer_take_over - the same for an ORPHAN, as @state says, which is ours then:
  * goes on behind what has been published. 0; -EAGAIN: somebody else was faster;
- * -ENOENT: what was published is not all there any more; -errno.
+ * -ENOENT: what was published is not all there any more; -errno. @level: of compression,
+ * if that is what it is for; 0: the default.
  */
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
-		     struct scache_writer **ret_writer);
+		     uint32_t level, struct scache_writer **ret_writer);
+
+/* writer_give_up - taken over in vain: an orphan once more, for others. Closes @writer. */
+void writer_give_up(struct scache_writer *writer);
 
 /* --------------------------------------------------------------- writer.c */
 

@@ -89,7 +89,7 @@ static void settle(struct scache_writer *writer, uint64_t state)
 }
 
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
-		     struct scache_writer **ret_writer)
+		     uint32_t level, struct scache_writer **ret_writer)
 {
 	UNCANCELLED;
 	struct scache_writer *writer;
@@ -109,6 +109,7 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 		free(writer);
 		return -EAGAIN;
 	}
+	writer->level = level;
 	settle(writer, state);
 	if (fd < 0 && !writer->ring_only) {
 		fd = declared_create_file(store, name);
@@ -122,4 +123,13 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	*ret_writer = writer;
 	return 0;
+}
+
+void writer_give_up(struct scache_writer *writer)
+{
+	/* A thread that goes on compressing would do so in the next producer's file. */
+	compress_stop(writer);
+	entry_give_up(writer->store->peer, writer->name);
+	writer->ended = true;
+	scache_writer_close(writer);
 }

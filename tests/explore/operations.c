@@ -379,7 +379,7 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 		     uint64_t state)
 {
 	struct process *me = running;
-	int ret = writer_take_over(store, name, state, &me->writer);
+	int ret = writer_take_over(store, name, state, 0, &me->writer);
 
 	(void)origin;
 	if (ret < 0)
