@@ -8,7 +8,6 @@
 
 #include "base/thread.h"
 #include "store/blob.h"
-#include "store/frame.h"
 
 #define STORED_ROOM (FRAME_BLOCK_BYTES + FRAME_BLOCK_EXTRA_BYTES)
 
@@ -63,6 +62,39 @@ void packed_free(struct packed *packed)
 	free(packed);
 }
 
+/* All of @bytes, or the file is shorter than it should be. */
+static int read_whole(int fd, void *data, size_t bytes, uint64_t offset)
+{
+	size_t done = 0;
+	ssize_t part;
+
+	while (done < bytes) {
+		part = blob_read(fd, (unsigned char *)data + done, bytes - done, offset + done);
+		if (part <= 0)
+			return part == 0 ? -EBADMSG : (int)part;
+		done += (size_t)part;
+	}
+	return 0;
+}
+
+/* @bytes at @offset of the file must be these. */
+static int compare(int fd, const unsigned char *wanted, size_t bytes, uint64_t offset)
+{
+	unsigned char found[FRAME_HEADER_BYTES];
+	int ret = read_whole(fd, found, bytes, offset);
+
+	return ret < 0 || memcmp(found, wanted, bytes) == 0 ? ret : -EBADMSG;
+}
+
+/* We do not need it, but whoever is given the file by scache_file() does. */
+static int check_header(int fd, uint64_t bytes)
+{
+	unsigned char header[FRAME_HEADER_BYTES];
+
+	frame_header(bytes, header);
+	return compare(fd, header, sizeof(header), 0);
+}
+
 /* All blocks, one behind the other, and with header and end they are what is stored. */
 static int place_all(struct packed *packed)
 {
@@ -91,6 +123,8 @@ int packed_open(int fd, uint64_t bytes, uint64_t file_bytes, struct key_hash has
 		ret = -EBADMSG;
 	if (ret == 0)
 		ret = place_all(packed);
+	if (ret == 0)
+		ret = check_header(fd, bytes);
 	if (ret < 0)
 		packed_free(packed);
 	else
@@ -102,21 +136,6 @@ void unpacked_free(struct unpacked *unpacked)
 {
 	free(unpacked->room);
 	*unpacked = (struct unpacked){ .bytes = 0 };
-}
-
-/* All of @bytes, or the file is shorter than it should be. */
-static int read_whole(int fd, void *data, size_t bytes, uint64_t offset)
-{
-	size_t done = 0;
-	ssize_t part;
-
-	while (done < bytes) {
-		part = blob_read(fd, (unsigned char *)data + done, bytes - done, offset + done);
-		if (part <= 0)
-			return part == 0 ? -EBADMSG : (int)part;
-		done += (size_t)part;
-	}
-	return 0;
 }
 
 /* The length in the file of the block at @offset of one that grows, or -errno. */
@@ -200,6 +219,11 @@ ssize_t packed_read(struct packed *packed, int fd, struct unpacked *unpacked, vo
 	}
 	memcpy(ret_data, unpacked->room + skipped, bytes);
 	return (ssize_t)bytes;
+}
+
+int packed_check_end(const struct packed *packed, int fd, const unsigned char end[FRAME_END_BYTES])
+{
+	return compare(fd, end, FRAME_END_BYTES, packed->footer->stored_bytes - FRAME_END_BYTES);
 }
 
 int packed_word(struct packed *packed, int fd, uint64_t offset, uint64_t *ret_word)

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "store/footer.h"
+#include "store/frame.h"
 
 struct packed;
 
@@ -43,6 +44,13 @@ void unpacked_free(struct unpacked *unpacked);
  */
 ssize_t packed_read(struct packed *packed, int fd, struct unpacked *unpacked, void *ret_data,
 		    size_t bytes, uint64_t offset, uint64_t end);
+
+/*
+ * packed_check_end - of a finished one: is the end of its frame, which holds a checksum of
+ * all plain bytes, this @end? No read needs it. 0, -EBADMSG, -errno.
+ */
+int packed_check_end(const struct packed *packed, int fd,
+		     const unsigned char end[FRAME_END_BYTES]);
 
 /* packed_word - see frame.h, of the block at plain @offset, as it stands there. 0, -errno. */
 int packed_word(struct packed *packed, int fd, uint64_t offset, uint64_t *ret_word);
