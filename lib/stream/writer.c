@@ -101,7 +101,8 @@ static int heed_attention(struct scache_writer *writer)
 
 void writer_settle_format(struct scache_writer *writer)
 {
-	if (!writer->is_auto)
+	/* Without a file nobody will ask, and the ring may be smaller than the sample. */
+	if (!writer->is_auto || writer->ring_only)
 		return;
 	writer->is_auto = false;
 	writer->is_lz4 = compress_pays(writer->ring, (size_t)min_u64(writer->written, SAMPLE_BYTES));
