@@ -108,15 +108,21 @@ int opened_look_into(struct store *store, struct open_blob *blob, struct key_has
 	return 0;
 }
 
-void opened_close(struct open_blob *blob)
+void opened_forget(struct open_blob *blob)
 {
-	UNCANCELLED;
 	unsigned char *view = atomic_load(&blob->view);
 
 	if (view != NULL)
 		munmap(view, atomic_load(&blob->bytes));
 	if (blob->fd >= 0)
 		close(blob->fd);
+}
+
+void opened_close(struct open_blob *blob)
+{
+	UNCANCELLED;
+
+	opened_forget(blob);
 	guard_free(blob->guard);
 	packed_free(blob->packed);
 }

@@ -49,6 +49,12 @@ bool opened_has_size(const struct open_blob *blob, uint64_t file_bytes);
 void opened_close(struct open_blob *blob);
 
 /*
+ * opened_forget - in a fork child: mapping and descriptor alone. Where the blocks of a
+ * packed one are another thread of the parent may have been writing down at that moment.
+ */
+void opened_forget(struct open_blob *blob);
+
+/*
  * opened_check - that @bytes bytes at @offset of the file may be seen, if it is guarded.
  * 0, -EBADMSG, -errno. Its entry learns when all of it has been compared.
  */

@@ -197,6 +197,9 @@ ssize_t packed_read(struct packed *packed, int fd, struct unpacked *unpacked, vo
 	size_t all, skipped = (size_t)(offset - from);
 	int ret;
 
+	/* What its entry says is not to be trusted with memory. */
+	if (packed->footer != NULL)
+		end = min_u64(end, packed->footer->bytes);
 	if (offset >= end)
 		return 0;
 	all = (size_t)min_u64(BLOCK_BYTES, end - from);

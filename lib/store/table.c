@@ -388,7 +388,7 @@ static void empty(struct table *table, bool bury)
 		if (bury)
 			condemn(table, container_of(node, struct open_blob, node));
 		else
-			opened_close(container_of(node, struct open_blob, node));
+			opened_forget(container_of(node, struct open_blob, node));
 	}
 }
 
