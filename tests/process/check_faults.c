@@ -237,6 +237,26 @@ START_TEST(a_short_write_is_continued)
 }
 END_TEST
 
+/* The same by the thread that compresses: what has failed there its producer learns. */
+START_TEST(of_what_is_compressed_nobody_notices_more)
+{
+	static const struct plan plans[] = {
+		{ "open", EACCES, 0, SCACHE_NOT_KEPT },	  { "pwrite", EIO, 0, SCACHE_NOT_KEPT },
+		{ "pwrite", EIO, 2, SCACHE_NOT_KEPT },	  { "pwrite", ENOSPC, 5, SCACHE_NOT_KEPT },
+		{ "pwrite", ENOSPC, 8, SCACHE_NOT_KEPT }, { "pwrite", ENOSPC, 9, SCACHE_NOT_KEPT },
+		{ "close", EIO, 0, SCACHE_NOT_KEPT },	  { "pwrite", EINTR, -3, 0 },
+		{ "short", 1, 0, 0 },
+	};
+
+	scratch_options.ring_bytes = 1 << 20;
+	scratch_options.compression = SCACHE_LZ4;
+	for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
+		check_plan(&plans[i]);
+		must_be(scache_destroy(scratch_dir, NULL), 0);
+	}
+}
+END_TEST
+
 START_TEST(a_writer_without_file_that_nobody_can_join_does_not_wait_for_him)
 {
 	struct scache *cache = scratch_open();
@@ -434,6 +454,7 @@ int main(int argc, char **argv)
 		a_failing_close_makes_a_blob_that_is_not_kept,
 		an_interrupted_write_is_repeated,
 		a_short_write_is_continued,
+		of_what_is_compressed_nobody_notices_more,
 		a_writer_without_file_that_nobody_can_join_does_not_wait_for_him,
 		with_neither_ring_nor_file_the_caller_is_told_to_bypass,
 		without_a_ring_a_failing_disk_is_the_writers_and_the_readers_error,

@@ -39,7 +39,7 @@ static void produce(void *arg)
 
 static uint64_t blob_bytes = BLOB_BYTES;
 
-START_TEST(a_full_disk_is_noticed_by_nobody)
+static void fill_disk(void)
 {
 	int finish = SCACHE_NOT_KEPT;
 	struct scache *cache;
@@ -66,6 +66,25 @@ START_TEST(a_full_disk_is_noticed_by_nobody)
 	scratch_close(cache);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
 	must(umount(scratch_dir) == 0);
+	must(rmdir(scratch_dir) == 0 || access(scratch_dir, F_OK) < 0);
+}
+
+START_TEST(a_full_disk_is_noticed_by_nobody)
+{
+	fill_disk();
+}
+END_TEST
+
+START_TEST(a_disk_that_fills_while_it_is_compressed_is_noticed_by_nobody)
+{
+	static const uint32_t levels[] = { 1, 12 };
+
+	scratch_options.ring_bytes = 1 << 20;
+	scratch_options.compression = SCACHE_LZ4;
+	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+		scratch_options.level = levels[i];
+		fill_disk();
+	}
 }
 END_TEST
 
@@ -136,6 +155,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		a_full_disk_is_noticed_by_nobody,
+		a_disk_that_fills_while_it_is_compressed_is_noticed_by_nobody,
 		a_segment_that_does_not_fit_is_said_so_and_leaves_nothing,
 		a_segment_that_fits_in_part_has_fewer_rings,
 		on_a_tmpfs_the_segment_stands_in_the_cache_itself,
