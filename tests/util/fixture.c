@@ -158,6 +158,7 @@ void fixture_bury_writer(struct scache_writer *writer)
 	if (writer->fd >= 0)
 		close(writer->fd);
 	sums_free(&writer->sums);
+	compress_free(writer);
 	pair_put(writer->pair);
 	free(writer);
 }

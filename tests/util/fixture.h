@@ -52,7 +52,7 @@ void fixture_close(struct fixture *f, struct scache *cache);
  */
 void fixture_kill(struct fixture *f, struct scache *cache);
 void fixture_bury_reader(struct scache_reader *reader);
-void fixture_bury_writer(struct scache_writer *writer);
+void fixture_bury_writer(struct scache_writer *writer); /* its thread has been stopped */
 
 /* fixture_run_child - @body in a forked child, which then _exits with 0. Wait status. */
 int fixture_run_child(void (*body)(struct fixture *f), struct fixture *f);
