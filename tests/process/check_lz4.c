@@ -7,7 +7,6 @@
 #include <signal.h>
 
 #include "../util/packed.h"
-#include "../util/producer.h"
 
 #define BLOB_BYTES (3 * MIB + 12345)
 
@@ -361,7 +360,7 @@ START_TEST(a_writer_that_is_just_closed_stops_its_thread)
 
 		write_text(writer, 0, blocks * BLOCK + blocks % 3, BLOCK_BYTES);
 		must_be(scache_writer_close(writer), 0);
-		must_be(threads_now(), before);
+		must(have_stopped(before));
 		must_be(read_text(reader, blocks * BLOCK + blocks % 3, 100000), -ECANCELED);
 		scache_reader_close(reader);
 	}
@@ -381,7 +380,7 @@ START_TEST(a_writer_whom_nobody_reads_any_more_stops_its_thread)
 		write_text(writer, 0, 4 * BLOCK, BLOCK_BYTES);
 		scache_reader_close(reader);
 		must_be(scache_write(writer, "x", 1, 0), -EPIPE);
-		must_be(threads_now(), before);
+		must(have_stopped(before));
 		must(scratch_misses(cache, "k"));
 		scache_writer_close(writer);
 	}
@@ -408,7 +407,7 @@ START_TEST(what_passes_through_is_not_compressed)
 			must_be(pattern_read(reader, TEXT, &position,
 					     min_u64(at + 400000, BLOB_BYTES), 90000), 1);
 		}
-		must_be(threads_now(), 1);
+		must(have_stopped(1));
 		must_be(scache_finish(writer), SCACHE_NOT_KEPT);
 		scache_writer_close(writer);
 		must_be(pattern_read(reader, TEXT, &position, UINT64_MAX, 90000), 0);

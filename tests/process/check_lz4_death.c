@@ -10,7 +10,6 @@
 #include <sys/resource.h>
 
 #include "../util/packed.h"
-#include "../util/producer.h"
 
 #define BLOB_BYTES (5 * MIB + 4711)
 
@@ -140,7 +139,7 @@ static void end_it(struct scache *cache, struct scache_writer *writer,
 	must_be(read_text(reader, bytes, BLOCK_BYTES), 0);
 	scache_reader_close(reader);
 	must_be(scache_remove(cache, "k", 1), 0);
-	must_be(threads_now(), 1);
+	must(have_stopped(1));
 }
 
 START_TEST(another_goes_on_and_makes_one_frame_of_it)
@@ -270,7 +269,7 @@ START_TEST(what_cannot_be_read_is_given_up_and_not_written_to_any_more)
 	eventually(scratch_info(reader).producer_pid == 0 || scache_sweep(other, NULL, NULL) != 0);
 	allow_one_file(true);
 	must_be(scache_acquire(cache, "k", 1, &how, &none, &writer), SCACHE_BYPASS);
-	must_be(threads_now(), 1);
+	must(have_stopped(1));
 	allow_one_file(false);
 	must(writer == NULL && none == NULL);
 	writer = go_on(cache, 2 * MIB);

@@ -9,7 +9,6 @@
 
 #include "../util/fixture.h"
 #include "../util/packed.h"
-#include "../util/producer.h"
 #include "store/blob.h"
 
 static struct fixture f;

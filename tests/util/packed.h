@@ -6,8 +6,10 @@
 #ifndef UTIL_PACKED_H
 #define UTIL_PACKED_H
 
-#include "ends.h"
 #include "damage.h"
+#include "ends.h"
+#include "producer.h"
+#include "shm/atomic.h"
 
 #define TEXT (PATTERN_TEXT | 1)
 #define PACKED_RING_BYTES (1u << 20) /* a smaller one is not for them */
@@ -124,6 +126,12 @@ static inline bool is_stored(struct scache_reader *reader, uint64_t bytes)
 
 	must(info.stored_bytes <= bytes);
 	return info.stored_bytes == bytes;
+}
+
+/* have_stopped - of this process's threads none has been added to the @before; a sanitizer has its own. */
+static inline bool have_stopped(int before)
+{
+	return UNDER_TSAN || threads_now() == before;
 }
 
 /* read_text_along - the body of a child: attach, say so, read to the end at *@arg. */
