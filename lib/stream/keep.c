@@ -76,6 +76,12 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 	footer.note = writer->note;
 	footer.note_bytes = writer->note_bytes;
 	fill_times(writer->entry, &footer);
+	/*
+	 * Removed: its readers get it, nobody adopts it. Asked after the time was taken: what
+	 * is produced once this one is removed is newer.
+	 */
+	if (state_is_hidden(shm_load(writer->state)))
+		footer.max_age_ns = 0;
 	all = footer_bytes(&footer);
 	data = malloc((size_t)all);
 	if (data == NULL)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check_former - files of a former segment that are not to come back: removed,
- * replaced, half-written, damaged, or somebody's yet. And what a sweep makes of the
- * rest. What does come back is in check_adopt.c.
+ * check_former - files of a former segment that are not to come back: replaced,
+ * half-written or damaged. Removed ones are in check_removed.c, what does come back
+ * is in check_adopt.c.
  */
 #include <check.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,26 +16,8 @@
 #include "../util/pattern.h"
 #include "../util/scratch.h"
 #include "../util/spawn.h"
-#include "api/cache.h"
-#include "base/step.h"
-#include "shm/epoch.h"
 
 #define BYTES 300000ull
-#define MINUTE_NS (60 * NS_PER_SEC)
-
-/* A new segment has nothing of "k", and no file is left of it. */
-static void is_gone_for_good(void)
-{
-	struct scache *cache;
-
-	former_lose(LOST_FILE);
-	cache = scratch_open();
-	must(scratch_misses(cache, "k"));
-	scratch_is_clean(cache);
-	must(scratch_misses(cache, "k"));
-	must_be(scratch_blobs(), 0);
-	scratch_close(cache);
-}
 
 /* -------------------------------------------------------------------- replaced */
 
@@ -59,7 +42,7 @@ static void replace(const struct scache_acquire_options *options)
 	must_be(scache_remove(cache, "k", 1), 0);
 	must(scratch_misses(cache, "k"));
 	scratch_close(cache);
-	is_gone_for_good();
+	former_is_gone();
 }
 
 START_TEST(what_is_refreshed_does_not_come_back)
@@ -94,176 +77,7 @@ START_TEST(who_wants_nothing_old_gets_a_new_one)
 	pattern_produce(writer, 2, BYTES, 70000);
 	must(scratch_misses(cache, "k"));
 	scratch_close(cache);
-	is_gone_for_good();
-}
-END_TEST
-
-/* --------------------------------------------------------------------- removed */
-
-START_TEST(a_key_that_only_a_file_has_can_be_removed)
-{
-	struct scache *cache;
-
-	former_put("k", 1, BYTES);
-	former_lose(LOST_FILE);
-	cache = scratch_open();
-	must_be(scache_remove(cache, "k", 1), 0);
-	must_be(scratch_blobs(), 0);
-	must(scratch_misses(cache, "k"));
-	must_be(scache_remove(cache, "k", 1), -ENOENT);
-	scratch_close(cache);
-	is_gone_for_good();
-}
-END_TEST
-
-static void find_and_stay(void *arg)
-{
-	struct scache_reader *reader = scratch_find(scratch_open(), "k");
-	char byte;
-
-	(void)arg;
-	must_be(scache_read(reader, &byte, 1, SCACHE_FOREVER), 1);
-	child_say(0);
-	child_stay();
-}
-
-static void remove_and_stay(void *arg)
-{
-	struct scache *cache = scratch_open();
-
-	(void)arg;
-	must_be(scache_remove(cache, "k", 1), 0);
-	child_say(0);
-	child_stay();
-}
-
-static void remove_while_read(void)
-{
-	struct child reader, remover;
-
-	child_start(&reader, find_and_stay, NULL);
-	child_hear(&reader);
-	child_start(&remover, remove_and_stay, NULL);
-	child_hear(&remover);
-	must_be(scratch_blobs(), 1);
-	child_kill(&remover);
-	child_kill(&reader);
-	is_gone_for_good();
-}
-
-START_TEST(what_was_removed_while_it_was_read_does_not_come_back)
-{
-	former_put("k", 1, BYTES);
-	remove_while_read();
-}
-END_TEST
-
-START_TEST(nor_does_one_that_was_adopted_before)
-{
-	former_put("k", 1, BYTES);
-	former_lose(LOST_FILE);
-	remove_while_read();
-}
-END_TEST
-
-/* Somebody stands in the index: its slot and its file have to wait. */
-START_TEST(what_was_removed_while_the_index_was_walked_does_not_come_back)
-{
-	struct scache *cache, *walker;
-	unsigned pin;
-
-	former_put("k", 1, BYTES);
-	cache = scratch_open();
-	walker = scratch_open();
-	pin = epoch_enter(walker->seat->store.peer);
-	must_be(scache_remove(cache, "k", 1), 0);
-	former_lose(LOST_TRUST);
-	epoch_leave(walker->seat->store.peer, pin);
-	scratch_close(walker);
-	scratch_close(cache);
-	cache = scratch_open();
-	must(scratch_misses(cache, "k"));
-	scratch_is_clean(cache);
-	must_be(scratch_blobs(), 0);
-	scratch_close(cache);
-}
-END_TEST
-
-static void finish_and_stay(void *arg)
-{
-	struct scache *cache = scratch_open();
-	struct scache_writer *writer = scratch_create(cache, "k", 0, NULL);
-
-	(void)arg;
-	child_say(0);
-	child_listen();
-	must_be(pattern_write(writer, 1, 0, BYTES, 70000, NULL), BYTES);
-	must_be(scache_finish(writer), 0);
-	child_say(0);
-	child_stay();
-}
-
-static struct scache *remover;
-static const char *moment;
-
-/* All of it is in its file, read-only, and not yet known to be finished. */
-static void be_removed_and_die(const char *label)
-{
-	if (strcmp(label, moment) == 0)
-		must_be(scache_remove(remover, "k", 1), 0);
-	if (strcmp(label, "blob-sealed") != 0)
-		return;
-	child_say(0);
-	child_stay();
-}
-
-static void finish_and_be_removed(void *arg)
-{
-	struct scache_writer *writer = scratch_create(scratch_open(), "k", 0, NULL);
-
-	moment = arg;
-	remover = scratch_open();
-	must_be(pattern_write(writer, 1, 0, BYTES, 70000, NULL), BYTES);
-	step_set_hook(be_removed_and_die);
-	scache_finish(writer);
-}
-
-static void finish_removed(char *when)
-{
-	struct child child;
-
-	child_start(&child, finish_and_be_removed, when);
-	child_hear(&child);
-	child_kill(&child);
-	is_gone_for_good();
-}
-
-START_TEST(what_was_removed_before_it_was_finished_does_not_come_back)
-{
-	char sealed[] = "blob-sealed", unsealed[] = "footer-written";
-
-	finish_removed(sealed);
-	finish_removed(unsealed);
-}
-END_TEST
-
-START_TEST(what_was_removed_while_it_was_produced_does_not_come_back)
-{
-	struct child producer, reader;
-	struct scache *cache;
-
-	child_start(&producer, finish_and_stay, NULL);
-	child_hear(&producer);
-	cache = scratch_open();
-	child_tell(&producer, 0);
-	child_start(&reader, find_and_stay, NULL);
-	child_hear(&reader);
-	must_be(scache_remove(cache, "k", 1), 0);
-	child_hear(&producer);
-	child_kill(&producer);
-	child_kill(&reader);
-	scratch_close(cache);
-	is_gone_for_good();
+	former_is_gone();
 }
 END_TEST
 
@@ -291,7 +105,7 @@ START_TEST(what_a_killed_producer_left_is_swept)
 		child_kill(&child);
 		must_be(scratch_blobs(), 1);
 		if (i < 3) {
-			is_gone_for_good();
+			former_is_gone();
 			continue;
 		}
 		former_lose(LOST_FILE);
@@ -339,13 +153,13 @@ START_TEST(a_file_that_is_not_as_its_footer_says_is_no_blob)
 		for (enum harm harm = LONGER; harm < HARMS; harm++) {
 			former_put("k", 1, sizes[i]);
 			do_harm(harm, 0);
-			is_gone_for_good();
+			former_is_gone();
 		}
 		/* Each field of the tail, the key and the checksums. */
 		for (off_t offset = 1; offset <= 88 + 1 + (sizes[i] > 0) * 8; offset += 7) {
 			former_put("k", 1, sizes[i]);
 			do_harm(FOOTER, -offset);
-			is_gone_for_good();
+			former_is_gone();
 		}
 	}
 }
@@ -466,12 +280,6 @@ int main(void)
 	const TTest *const tests[] = {
 		what_is_refreshed_does_not_come_back,
 		who_wants_nothing_old_gets_a_new_one,
-		a_key_that_only_a_file_has_can_be_removed,
-		what_was_removed_while_it_was_read_does_not_come_back,
-		nor_does_one_that_was_adopted_before,
-		what_was_removed_while_the_index_was_walked_does_not_come_back,
-		what_was_removed_before_it_was_finished_does_not_come_back,
-		what_was_removed_while_it_was_produced_does_not_come_back,
 		what_a_killed_producer_left_is_swept,
 		a_file_that_is_not_as_its_footer_says_is_no_blob,
 		a_file_of_another_key_is_not_this_one,

@@ -237,3 +237,16 @@ int former_count_wrong(struct scache *cache, const char *key, uint64_t seed, uin
 	free(right);
 	return wrong;
 }
+
+void former_is_gone(void)
+{
+	struct scache *cache;
+
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	must(scratch_misses(cache, "k"));
+	scratch_is_clean(cache);
+	must(scratch_misses(cache, "k"));
+	must_be(scratch_blobs(), 0);
+	scratch_close(cache);
+}

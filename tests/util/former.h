@@ -63,4 +63,7 @@ void former_has(struct scache *cache, const char *key, uint64_t seed, uint64_t b
 /* former_count_wrong - the same, whatever it is: how many bytes are not the pattern's. */
 int former_count_wrong(struct scache *cache, const char *key, uint64_t seed, uint64_t bytes);
 
+/* former_is_gone - lose the segment: a new one has nothing of "k", and no file is left of it. */
+void former_is_gone(void);
+
 #endif
