@@ -80,6 +80,12 @@ static int former_open(const struct store *store, const char *path, struct forme
 	return ret;
 }
 
+/* By what they say: ages are of the moment in which each was looked into. */
+static bool is_older(const struct former *one, const struct former *other)
+{
+	return one->footer->finished_ns < other->footer->finished_ns;
+}
+
 static bool is_where_its_key_is(const struct store *store, const struct former *former)
 {
 	char path[BLOB_PATH_BYTES];
@@ -114,6 +120,22 @@ static void fill(struct store *store, struct entry_name name, const struct forme
 	shm_store_relaxed(&entry->flushed, footer->bytes);
 }
 
+/* Is the file of a finished entry older than @former, and not the very same one by now? */
+static bool has_older(const struct store *store, struct entry_name name, const struct index_key *key,
+		      const struct former *former)
+{
+	char path[BLOB_PATH_BYTES];
+	struct former own;
+	bool ret;
+
+	blob_path(store, name, key->hash, path);
+	if (former_open(store, path, &own) < 0)
+		return false;
+	ret = is_older(&own, former);
+	free(own.footer);
+	return ret;
+}
+
 /*
  * 0: there is no entry of the key, or an older one, which makes way unless that is only
  * to be known (@dry_run): files are found in any order. -EALREADY: one that is as new;
@@ -123,24 +145,20 @@ static int outdone(struct store *store, const struct index_key *key, const struc
 		   bool dry_run)
 {
 	unsigned pin = epoch_enter(store->peer);
-	struct segment *segment = store->segment;
 	struct entry_name name;
-	uint64_t state, head, age_ns = 0;
+	uint64_t state, head;
 	int found = index_find(store->peer, key, &name, &state, &head);
 
-	if (found > 0)
-		age_ns = clock_age_ns(shm_load_relaxed(&entry_at(segment, name.idx)->ended_ns),
-				      clock_shared_ns());
 	epoch_leave(store->peer, pin);
 	if (found <= 0)
 		return found;
 	if (state_of(state) != ENTRY_SEALED)
 		return -EEXIST;
-	if (age_ns <= former->age_ns)
+	if (!has_older(store, name, key, former))
 		return -EALREADY;
 	if (dry_run)
 		return 0;
-	if (!entry_hide(segment, name, ENTRY_SEALED))
+	if (!entry_hide(store->segment, name, ENTRY_SEALED))
 		return -EEXIST;
 	peer_count(store->peer, STAT_REMOVED, 1);
 	sweep_entry(store, name);
@@ -261,7 +279,7 @@ static void consider(const struct store *store, const char *path, const struct i
 		free(former.footer);
 		return;
 	}
-	if (best->footer != NULL && best->age_ns <= former.age_ns) {
+	if (best->footer != NULL && !is_older(best, &former)) {
 		forget(store, path);
 		free(former.footer);
 		return;

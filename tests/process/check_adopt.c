@@ -388,6 +388,71 @@ START_TEST(one_of_a_group_has_what_another_has_left)
 }
 END_TEST
 
+/* ---------------------------------------------------------------- which directories */
+
+static int directories_left(struct scache *cache)
+{
+	shm_u64 *words = cache->seat->store.segment->header->former;
+	int count = 0;
+
+	for (int i = 0; i < 4; i++)
+		count += __builtin_popcountll(shm_load(&words[i]));
+	return count;
+}
+
+static int has_hint(struct scache *cache, const char *key)
+{
+	struct key_hash hash = hash_key(key, strlen(key));
+	shm_u64 *words = cache->seat->store.segment->header->former;
+
+	return shm_load(&words[hash.high >> 62]) >> (hash.high >> 56 & 63) & 1;
+}
+
+START_TEST(a_directory_without_former_files_is_looked_through_once)
+{
+	const struct scache_sweep_options dry = { .size = sizeof(dry), .flags = SCACHE_DRY_RUN };
+	struct scache *cache = scratch_open();
+
+	must_be(directories_left(cache), 256);
+	must(has_hint(cache, "k"));
+	must(scratch_misses(cache, "k"));
+	must(!has_hint(cache, "k"));
+	must_be(directories_left(cache), 255);
+	/* Files of our own do not count, a dry run does not either, a sweep has seen all. */
+	pattern_produce(scratch_create(cache, "own", 0, NULL), 1, 5000, 5000);
+	must_be(scache_remove(cache, "own", 3), 0);
+	must(!has_hint(cache, "own"));
+	must_be(directories_left(cache), 254);
+	must_be(scache_sweep(cache, &dry, NULL), 0);
+	must_be(directories_left(cache), 254);
+	must_be(scache_sweep(cache, NULL, NULL), 0);
+	must_be(directories_left(cache), 0);
+	scratch_close(cache);
+}
+END_TEST
+
+START_TEST(one_that_has_some_is_looked_through_until_they_are_adopted)
+{
+	struct scache *cache;
+	char key[16];
+	int n = 0;
+
+	former_put("k", 1, 5000);
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	/* Another key of the same directory. */
+	do
+		snprintf(key, sizeof(key), "n%d", n++);
+	while (hash_key(key, strlen(key)).high >> 56 != hash_key("k", 1).high >> 56);
+	must(scratch_misses(cache, key));
+	must(has_hint(cache, "k"));
+	former_has(cache, "k", 1, 5000);
+	must(scratch_misses(cache, key));
+	must(!has_hint(cache, "k"));
+	scratch_close(cache);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -402,6 +467,8 @@ int main(void)
 		what_has_expired_meanwhile_is_a_miss_and_its_file_goes,
 		what_was_adopted_expires_when_it_would_have,
 		one_of_a_group_has_what_another_has_left,
+		a_directory_without_former_files_is_looked_through_once,
+		one_that_has_some_is_looked_through_until_they_are_adopted,
 	};
 
 	return SCRATCH_RUN("adopt", tests);

@@ -15,7 +15,7 @@
 #include "../util/pattern.h"
 #include "../util/scratch.h"
 #include "../util/spawn.h"
-#include "api/cache.h"
+#include "base/clock.h"
 #include "base/step.h"
 
 #define BYTES 300000ull
@@ -331,6 +331,40 @@ END_TEST
 
 /* -------------------------------------------------------------------------- sweeps */
 
+static struct scache *other;
+
+static void be_adopted(const char *label)
+{
+	if (moment == NULL || strcmp(label, moment) != 0)
+		return;
+	moment = NULL;
+	former_has(other, "k", 1, BYTES);
+}
+
+/* The sweep has looked into the file, and not yet for an entry. */
+START_TEST(a_sweep_does_not_take_the_file_of_an_entry_for_another)
+{
+	struct scache_sweep_report report;
+	struct scache *cache;
+
+	former_put("k", 1, BYTES);
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	other = scratch_open();
+	moment = "pin-set";
+	step_set_hook(be_adopted);
+	report = sweep(cache, 0);
+	step_set_hook(NULL);
+	must(moment == NULL);
+	must_be(report.adopted + report.orphans, 0);
+	former_has(cache, "k", 1, BYTES);
+	must_be(scratch_stat(cache).adopted, 1);
+	scratch_close(other);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 static int adopted_told;
 
 static void count_adopted(void *arg, const struct scache_victim *victim)
@@ -414,70 +448,6 @@ START_TEST(a_full_table_gives_up_nothing_that_is_in_use)
 }
 END_TEST
 
-/* ---------------------------------------------------------------- which directories */
-
-static int directories_left(struct scache *cache)
-{
-	shm_u64 *words = cache->seat->store.segment->header->former;
-	int count = 0;
-
-	for (int i = 0; i < 4; i++)
-		count += __builtin_popcountll(shm_load(&words[i]));
-	return count;
-}
-
-static int has_hint(struct scache *cache, const char *key)
-{
-	struct key_hash hash = hash_key(key, strlen(key));
-	shm_u64 *words = cache->seat->store.segment->header->former;
-
-	return shm_load(&words[hash.high >> 62]) >> (hash.high >> 56 & 63) & 1;
-}
-
-START_TEST(a_directory_without_former_files_is_looked_through_once)
-{
-	struct scache *cache = scratch_open();
-
-	must_be(directories_left(cache), 256);
-	must(has_hint(cache, "k"));
-	must(scratch_misses(cache, "k"));
-	must(!has_hint(cache, "k"));
-	must_be(directories_left(cache), 255);
-	/* Files of our own do not count, a dry run does not either, a sweep has seen all. */
-	pattern_produce(scratch_create(cache, "own", 0, NULL), 1, 5000, 5000);
-	must_be(scache_remove(cache, "own", 3), 0);
-	must(!has_hint(cache, "own"));
-	must_be(directories_left(cache), 254);
-	sweep(cache, SCACHE_DRY_RUN);
-	must_be(directories_left(cache), 254);
-	sweep(cache, 0);
-	must_be(directories_left(cache), 0);
-	scratch_close(cache);
-}
-END_TEST
-
-START_TEST(one_that_has_some_is_looked_through_until_they_are_adopted)
-{
-	struct scache *cache;
-	char key[16];
-	int n = 0;
-
-	former_put("k", 1, 5000);
-	former_lose(LOST_FILE);
-	cache = scratch_open();
-	/* Another key of the same directory. */
-	do
-		snprintf(key, sizeof(key), "n%d", n++);
-	while (hash_key(key, strlen(key)).high >> 56 != hash_key("k", 1).high >> 56);
-	must(scratch_misses(cache, key));
-	must(has_hint(cache, "k"));
-	former_has(cache, "k", 1, 5000);
-	must(scratch_misses(cache, key));
-	must(!has_hint(cache, "k"));
-	scratch_close(cache);
-}
-END_TEST
-
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -489,10 +459,9 @@ int main(void)
 		who_dies_while_adopting_is_cleaned_up_after,
 		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
 		a_sweep_adopts_the_newest_in_whatever_order_it_finds_them,
+		a_sweep_does_not_take_the_file_of_an_entry_for_another,
 		a_sweep_adopts_what_nobody_has_asked_for,
 		a_full_table_gives_up_nothing_that_is_in_use,
-		a_directory_without_former_files_is_looked_through_once,
-		one_that_has_some_is_looked_through_until_they_are_adopted,
 	};
 
 	return SCRATCH_RUN("inherit", tests);
