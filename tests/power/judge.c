@@ -14,13 +14,14 @@
 
 struct gen {
 	uint32_t gen;
-	uint32_t finished; /* scache_finish() was the n-th to return; 0: it has not */
+	uint32_t begun;    /* the record's index */
+	uint32_t finished; /* the same of scache_finish() returning; 0: it has not */
 	bool is_doomed;    /* who removes or replaces it has begun */
 };
 
 struct judge {
 	struct gen gens[KEYS][GENS];
-	uint32_t count[KEYS], removers[KEYS], finishes;
+	uint32_t count[KEYS], removers[KEYS], beside;
 	unsigned char got[BLOB_BYTES_MAX_HERE + 8], right[BLOB_BYTES_MAX_HERE + 8];
 };
 
@@ -55,15 +56,45 @@ static void doom(struct judge *judge, uint32_t key)
 	judge->removers[key]++;
 }
 
-static void begin(struct judge *judge, uint32_t key, uint32_t number, bool replaces)
+/* The one that must be there if names last; or NULL. */
+static const struct gen *newest(const struct judge *judge, uint32_t key)
 {
-	if (judge->count[key] == GENS)
+	const struct gen *best = NULL;
+
+	for (uint32_t i = 0; i < judge->count[key]; i++) {
+		const struct gen *gen = &judge->gens[key][i];
+
+		if (gen->finished > 0 && !gen->is_doomed &&
+		    (best == NULL || gen->finished > best->finished))
+			best = gen;
+	}
+	return best;
+}
+
+static void begin(struct judge *judge, const struct record *r)
+{
+	if (judge->count[r->key] == GENS)
 		fail("too many generations");
 	/* Who is at it already may remove this one as well; but not itself. */
-	judge->gens[key][judge->count[key]++] = (struct gen){
-		.gen = number,
-		.is_doomed = judge->removers[key] > replaces,
+	judge->gens[r->key][judge->count[r->key]++] = (struct gen){
+		.gen = r->gen,
+		.begun = r->index,
+		.is_doomed = judge->removers[r->key] > r->offset,
 	};
+}
+
+/* Nobody is elected for what is there, power or not. */
+static void finish(struct judge *judge, const struct record *r)
+{
+	struct gen *gen = find_gen(judge, r->key, r->gen);
+	const struct gen *before = newest(judge, r->key);
+
+	gen->finished = r->index;
+	if (before == NULL || before->finished > gen->begun)
+		return;
+	printf("%s: generation %u was produced although there was %u\n", key_name(r->key), gen->gen,
+	       before->gen);
+	judge->beside++;
 }
 
 void judge_apply(struct judge *judge, const struct record *r)
@@ -80,31 +111,16 @@ void judge_apply(struct judge *judge, const struct record *r)
 		judge->removers[r->key]--;
 		break;
 	case BEGINS:
-		begin(judge, r->key, r->gen, r->offset);
+		begin(judge, r);
 		break;
 	case IS_NOT:
 		gen = find_gen(judge, r->key, r->gen);
 		*gen = judge->gens[r->key][--judge->count[r->key]];
 		break;
 	case FINISHED:
-		find_gen(judge, r->key, r->gen)->finished = ++judge->finishes;
+		finish(judge, r);
 		break;
 	}
-}
-
-/* The one that must be there if names last; or NULL. */
-static const struct gen *newest(const struct judge *judge, uint32_t key)
-{
-	const struct gen *best = NULL;
-
-	for (uint32_t i = 0; i < judge->count[key]; i++) {
-		const struct gen *gen = &judge->gens[key][i];
-
-		if (gen->finished > 0 && !gen->is_doomed &&
-		    (best == NULL || gen->finished > best->finished))
-			best = gen;
-	}
-	return best;
 }
 
 /* --------------------------------------------------------------------- a look */
@@ -230,6 +246,8 @@ void judge_look(struct judge *judge, const struct disk *disk, const char *dir,
 	bool is_bad;
 
 	tally->cuts++;
+	tally->other += judge->beside;
+	judge->beside = 0;
 	if (scache_open(dir, options, &cache) != 0) {
 		printf("open: %s\n", scache_detail());
 		tally->other++;

@@ -51,7 +51,7 @@ struct log {
 	uint32_t records, nodes;
 	_Atomic uint32_t gens;
 	struct place {
-		uint64_t inode; /* 0: free */
+		uint64_t id; /* 0: free */
 		uint32_t node;
 	} places[PLACES];
 	unsigned char data[];
@@ -61,19 +61,34 @@ static struct log *all;
 
 /* --------------------------------------------------------------------- the log */
 
-/* An inode's place; the last file that had its number is meant. */
-static struct place *place_of(uint64_t inode)
+static struct place *place_of(uint64_t id)
 {
-	uint64_t at = inode * 0x9e3779b97f4a7c15ull >> 48;
+	uint64_t at = id >> 32;
 
-	while (all->places[at % PLACES].inode != 0 && all->places[at % PLACES].inode != inode)
+	while (all->places[at % PLACES].id != 0 && all->places[at % PLACES].id != id)
 		at++;
 	return &all->places[at % PLACES];
 }
 
-static uint32_t new_node(uint64_t inode)
+/* What no other file has or has had: an inode's number is used again. 0: there is none. */
+static uint64_t id_at(int at, const char *path)
 {
-	*place_of(inode) = (struct place){ .inode = inode, .node = all->nodes };
+	struct statx st;
+
+	if (statx(at, path, path[0] == '\0' ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW,
+		  STATX_INO | STATX_BTIME, &st) < 0)
+		return 0;
+	return (st.stx_ino * 0x9e3779b97f4a7c15ull ^
+		((uint64_t)st.stx_btime.tv_sec * 1000000000 + st.stx_btime.tv_nsec)) *
+		       0xbf58476d1ce4e5b9ull |
+	       1;
+}
+
+static uint32_t new_node(int at, const char *path)
+{
+	uint64_t id = id_at(at, path);
+
+	*place_of(id) = (struct place){ .id = id, .node = all->nodes };
 	if (all->nodes > PLACES / 2)
 		fail("too many files");
 	return all->nodes++;
@@ -81,11 +96,9 @@ static uint32_t new_node(uint64_t inode)
 
 static uint32_t node_at(int at, const char *path)
 {
-	struct stat st;
+	uint64_t id = id_at(at, path);
 
-	if (fstatat(at, path, &st, path[0] == '\0' ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW) < 0)
-		return NOBODY;
-	return place_of(st.st_ino)->inode != 0 ? place_of(st.st_ino)->node : NOBODY;
+	return id != 0 && place_of(id)->id != 0 ? place_of(id)->node : NOBODY;
 }
 
 static uint32_t node_of(int fd)
@@ -158,17 +171,16 @@ static void leave(bool entered)
 void log_make(const char *root, bool ignores_sync)
 {
 	pthread_mutexattr_t shared;
-	struct stat st;
 
 	all = mmap(NULL, LOG_BYTES, PROT_READ | PROT_WRITE,
 		   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (all == MAP_FAILED || stat(root, &st) < 0)
+	if (all == MAP_FAILED)
 		fail("no room for a log");
 	pthread_mutexattr_init(&shared);
 	pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
 	pthread_mutex_init(&all->mutex, &shared);
 	all->ignores_sync = ignores_sync;
-	new_node(st.st_ino);
+	new_node(AT_FDCWD, root);
 	all->is_on = true;
 }
 
@@ -237,7 +249,7 @@ int __wrap_openat(int at, const char *path, int flags, ...)
 	fd = __real_openat(at, path, flags, mode);
 	if (entered && fd >= 0 && !was_there && parent_of(at, path) != NOBODY &&
 	    fstat(fd, &st) == 0) {
-		append_named(MADE, new_node(st.st_ino), parent_of(at, path), path, NULL);
+		append_named(MADE, new_node(fd, ""), parent_of(at, path), path, NULL);
 		append(MODE, node_of(fd), 0)->offset = st.st_mode & 07777;
 	} else if (entered && fd >= 0 && was_there && flags & O_TRUNC && node_of(fd) != NOBODY) {
 		append(CUT, node_of(fd), 0);
@@ -250,12 +262,9 @@ int __wrap_mkdirat(int at, const char *path, mode_t mode)
 {
 	bool entered = enter();
 	int ret = __real_mkdirat(at, path, mode);
-	struct stat st;
 
-	if (entered && ret == 0 && parent_of(at, path) != NOBODY &&
-	    fstatat(at, path, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		append_named(MADE, new_node(st.st_ino), parent_of(at, path), path, "/d");
-	}
+	if (entered && ret == 0 && parent_of(at, path) != NOBODY)
+		append_named(MADE, new_node(at, path), parent_of(at, path), path, "/d");
 	leave(entered);
 	return ret;
 }
