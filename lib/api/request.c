@@ -164,14 +164,16 @@ static bool takes_former(const struct request *rq)
 static enum round run(struct request *rq)
 {
 	enum round round = ROUND_AGAIN;
-	bool has_looked = false;
+	bool has_looked = false, may_help;
 	uint64_t head;
 
 	for (int i = 0; i < ROUNDS_MAX && round == ROUND_AGAIN; i++) {
+		/* Before the search: who takes the last of the files makes it an entry first. */
+		may_help = adopt_may_help(rq->store, rq->key.hash);
 		round = find_and_attach(rq, &head);
 		if (round != ROUND_MISS)
 			continue;
-		if (unlikely(adopt_may_help(rq->store, rq->key.hash)) && !has_looked) {
+		if (unlikely(may_help) && !has_looked) {
 			/* Once more if there is none: somebody may have made it an entry since. */
 			has_looked = !takes_former(rq);
 			round = ROUND_AGAIN;

@@ -77,7 +77,7 @@ struct shm_header {
 	shm_u64 sweep_hand;				 /* and the last sweep */
 	/* A bit for each fan-out directory: files of former segments may be there. By
 	   the creator; cleared by who has found none. */
-	shm_u64 former[4];
+	shm_u64 former[4] ALIGNED(CACHE_LINE_BYTES);
 };
 
 /* What each peer counts for itself; sums over all slots are the statistics. */
