@@ -149,6 +149,14 @@ bool repair_producer(struct peer *peer, struct entry_name name)
 	return state_gen(word) != name.gen || !state_is_growing(word);
 }
 
+bool repair_fail_orphan(struct peer *peer, struct entry_name name, uint64_t word)
+{
+	if (state_gen(word) != name.gen || state_of(word) != ENTRY_ORPHAN)
+		return false;
+	fail_fill(peer, name.idx, word);
+	return true;
+}
+
 uint32_t repair_reap_some(struct peer *peer, uint32_t count)
 {
 	struct segment *segment = peer->segment;

@@ -35,6 +35,9 @@ int repair_if_dead(struct peer *peer, uint32_t slot);
  */
 bool repair_producer(struct peer *peer, struct entry_name name);
 
+/* repair_fail_orphan - nobody can go on with it. False: it is no orphan, as @word says. */
+bool repair_fail_orphan(struct peer *peer, struct entry_name name, uint64_t word);
+
 /* repair_reap_all - look at every slot in use. Returns the number reaped. */
 uint32_t repair_reap_all(struct peer *peer);
 

@@ -162,8 +162,8 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 
 /*
  * writer_take_over - the same for an ORPHAN, as @state says, which is ours then:
- * goes on behind what has been published. 0; -EAGAIN: somebody else was faster;
- * -ENOENT: what was published is not all there any more; -errno. @level: of compression,
+ * goes on behind what has been published. 0; -EAGAIN: somebody else was faster, or what
+ * was published is not all there any more, and it has failed; -errno. @level: of compression,
  * if that is what it is for; 0: the default.
  */
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,

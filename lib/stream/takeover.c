@@ -14,6 +14,7 @@
 
 #include "base/step.h"
 #include "base/thread.h"
+#include "index/repair.h"
 #include "index/ring.h"
 #include "store/blob.h"
 #include "stream/stream.h"
@@ -95,7 +96,9 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 	struct scache_writer *writer;
 	int fd, ret = open_file(store, name, &fd);
 
-	/* All that can fail before it is ours, so that it stays for others. */
+	/* All that can fail before it is ours, so that it stays for others: if anybody can. */
+	if (ret == -ENOENT && repair_fail_orphan(store->peer, name, state))
+		return -EAGAIN;
 	if (ret == 0)
 		ret = writer_open(store, name, fd, &writer);
 	if (ret < 0) {

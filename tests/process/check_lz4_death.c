@@ -226,10 +226,11 @@ static void produce_and_die_aborting(void *arg)
 	child_stay();
 }
 
-START_TEST(with_a_part_of_a_block_in_the_file_it_has_failed)
+START_TEST(with_a_part_of_a_block_in_the_file_it_has_failed_and_is_made_anew)
 {
 	struct scache *cache = open_packed(SCACHE_RAW, 0);
 	struct scache_reader *reader;
+	struct scache_writer *writer;
 	struct child child;
 
 	set_how(SCACHE_RESUMABLE, SCACHE_LZ4, 1);
@@ -239,8 +240,15 @@ START_TEST(with_a_part_of_a_block_in_the_file_it_has_failed)
 	reader = scratch_find(cache, "k");
 	child_tell(&child, 0);
 	must_be(child_end(&child), -SIGSEGV);
+	/* Known to be dead: at once nobody is asked to wait for a successor. */
+	must_be(scache_sweep(cache, NULL, NULL), 0);
+	writer = take(cache, NULL);
+	must_be(scache_written(writer), 0);
 	must_be(read_text(reader, stop_at, 9000), -EOWNERDEAD);
-	end_with(cache, reader);
+	scache_reader_close(reader);
+	write_text(writer, 0, BLOB_BYTES, 100001);
+	end_it(cache, writer, scratch_find(cache, "k"), BLOB_BYTES);
+	end_with(cache, NULL);
 }
 END_TEST
 
@@ -381,7 +389,7 @@ int main(void)
 		another_goes_on_and_makes_one_frame_of_it,
 		one_that_had_not_been_judged_yet_is_judged_by_the_next,
 		three_die_one_after_the_other_and_the_fourth_ends_it,
-		with_a_part_of_a_block_in_the_file_it_has_failed,
+		with_a_part_of_a_block_in_the_file_it_has_failed_and_is_made_anew,
 		what_cannot_be_read_is_given_up_and_not_written_to_any_more,
 		a_fork_beside_the_thread_harms_neither_process,
 		without_its_segment_it_is_adopted_and_served,
