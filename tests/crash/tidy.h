@@ -25,6 +25,8 @@
 #define OP_ALONE 2u /* without the victim nobody reads what the survivor writes */
 #define OP_LONG 4u  /* copies too much to be stepped through */
 #define OP_HEIR 8u  /* its entry is resumable: the survivor goes on with it */
+#define OP_LZ4 16u  /* what is produced is compressed */
+#define OP_ENDS 32u /* once the end is stored nobody can go on, and it is made anew */
 
 #define NO_END 1 /* the operation does not end the entry */
 
@@ -83,6 +85,9 @@ uint64_t tidy_random(uint64_t *state);
 /* tidy_begin - a directory for all of it; tidy_end - which must be empty then. */
 void tidy_begin(void);
 void tidy_end(void);
+
+/* tidy_lose_segment - of the survivor's cache, which nobody else has open; it opens another. */
+void tidy_lose_segment(void);
 
 /* tidy_open - the survivor's cache for rounds of @op; tidy_close - destroy it. */
 void tidy_open(const struct operation *op);

@@ -35,6 +35,13 @@ static void store_and_read(void)
 	must_be(tidy_read(scene.reader, &scene.reader_version, &scene.reader_position, 20000), 1);
 }
 
+/* Finished, and all that is known of it is its file. */
+static void store_and_lose(void)
+{
+	store();
+	tidy_lose_segment();
+}
+
 static void fill_table(void)
 {
 	char name[8];
@@ -121,6 +128,12 @@ static void leave_ring(void)
 static void leave_file_and_ring(void)
 {
 	see_die(SCACHE_RESUMABLE, 98000);
+}
+
+/* Of more than two blocks, at most, two are in the file. */
+static void leave_blocks(void)
+{
+	see_die(SCACHE_RESUMABLE, 600000);
 }
 
 /* Known to be an orphan, so that there is nobody to ask for. */
@@ -343,6 +356,7 @@ static void run_close(void)
 }
 
 /* clang-format off */
+#define LZ4 (OP_LZ4 | OP_LONG)
 const struct operation operations[] = {
 	{ "open, creating", OP_FRESH, NO_END, 0, 0, NULL, NULL, NULL, run_open },
 	{ "open, joining", 0, NO_END, 0, 0, store_and_read, NULL, NULL, run_open },
@@ -379,6 +393,21 @@ const struct operation operations[] = {
 	{ "sweep, expired", 0, NO_END, 0, 0, store, its_open, NULL, run_expire },
 	{ "sweep, read", 0, NO_END, 0, 0, store_and_read, its_open, NULL, run_expire },
 	{ "sweep, reaping", 0, NO_END, 50000, 50000, NULL, its_open, see_producer_die, run_sweep },
+	{ "adopt, lookup", 0, NO_END, 0, 0, store_and_lose, its_open, NULL, run_lookup },
+	{ "adopt, acquire", 0, NO_END, 0, 0, store_and_lose, its_open, NULL, run_acquire },
+	{ "adopt, refresh", 0, NO_END, 0, 0, store_and_lose, its_open, NULL, run_refresh },
+	{ "adopt, remove", 0, NO_END, 0, 0, store_and_lose, its_open, NULL, run_remove },
+	{ "adopt, sweep", 0, NO_END, 0, 0, store_and_lose, its_open, NULL, run_sweep },
+	{ "adopt, expire", 0, NO_END, 0, 0, store_and_lose, its_open, NULL, run_expire },
+	{ "lz4, adopt", LZ4, NO_END, 0, 0, store_and_lose, its_open, NULL, run_lookup },
+	{ "lz4, write", LZ4, NO_END, 500000, 650000, NULL, its_fill, meet_writer, run_long },
+	{ "lz4, write, heir", LZ4 | OP_HEIR, 0, 500000, 650000, NULL, its_fill_resumable, meet_writer, run_long },
+	{ "lz4, finish", LZ4, 0, 600000, 600000, NULL, its_fill, meet_writer, run_finish },
+	{ "lz4, finish, heir", LZ4 | OP_HEIR | OP_ENDS, 0, 600000, 600000, NULL, its_fill_resumable, meet_writer, run_finish },
+	{ "lz4, take over", LZ4 | OP_HEIR | OP_ENDS, 0, 600000, 601500, leave_blocks, its_inherit, NULL, run_take_over },
+	{ "lz4, abort", LZ4, -EREMOTEIO, 600000, 600000, NULL, its_fill, meet_writer, run_abort },
+	{ "lz4, writer close", LZ4, -ECANCELED, 600000, 600000, NULL, its_fill, meet_writer, run_give_up },
+	{ "lz4, read, file", LZ4, NO_END, 0, 0, store_and_read, its_lookup, NULL, run_read },
 	{ "close", 0, NO_END, 0, 0, store_and_read, its_end, NULL, run_close },
 };
 /* clang-format on */
