@@ -232,6 +232,24 @@ static void use_key(unsigned key)
 	}
 }
 
+static uint64_t adopted; /* in this segment, as was last seen */
+
+/* As by a reboot: of what was finished the files are all that is left. */
+static void lose_segment(void)
+{
+	glob_t found = { .gl_pathc = 0 };
+	char pattern[400];
+
+	snprintf(pattern, sizeof(pattern), "%s/streamcache.*", base);
+	if (glob(pattern, 0, NULL, &found) == 0)
+		for (size_t i = 0; i < found.gl_pathc; i++)
+			unlink(found.gl_pathv[i]);
+	globfree(&found);
+	memset(shared->beginning, 0, sizeof(shared->beginning)); /* names begin anew */
+	COUNT(losses);
+	adopted = 0;
+}
+
 /* Everybody is dead: is everything mended? */
 static void take_stock(void)
 {
@@ -257,6 +275,11 @@ static void take_stock(void)
 	for (unsigned key = 0; key < KEYS; key++)
 		use_key(key);
 	check();
+	s = stat_cache();
+	atomic_fetch_add(&shared->adopted, s.adopted - adopted);
+	adopted = s.adopted;
+	if (s.damaged > 0)
+		finding("%d entries were found to be damaged", (int)s.damaged);
 	close_cache();
 	alarm(0);
 }
@@ -270,7 +293,7 @@ static void new_geometry(void)
 	geometry = (struct scache_options){ .size = sizeof(geometry),
 					    .peers = 128,
 					    .rings = 2,
-					    .ring_bytes = 65536,
+					    .ring_bytes = one_in(2) ? 65536 : 1 << 20,
 					    .segment_dir = base };
 	geometry.entries = 16 + (uint32_t)below(17);
 	geometry.readers = one_in(8) ? 256 : 2048; /* 256: too few for all at once */
@@ -283,6 +306,7 @@ static void destroy(void)
 	int ret;
 
 	ret = CALL("destroy", 0, scache_destroy(dir, NULL));
+	adopted = 0;
 	alarm(0);
 	if (ret != 0 || access(dir, F_OK) == 0)
 		finding("%d (%s): %s", ret, scache_strerror(ret), scache_detail());
@@ -353,7 +377,11 @@ int main(int argc, char **argv)
 		rage(workers, processes, round_ns < end_ns ? round_ns : end_ns);
 		if (shared->findings > 0)
 			break;
+		if (one_in(3))
+			lose_segment();
 		take_stock();
+		if (one_in(4))
+			lose_segment();
 		if (one_in(3) || now_ns() >= end_ns) {
 			destroy();
 			new_geometry();

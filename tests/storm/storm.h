@@ -74,7 +74,8 @@ struct beginning {
 struct shared {
 	_Atomic uint64_t productions, kills, stops, operations, verified, finishes, deaths;
 	_Atomic uint64_t bypasses, full, pipes, deadlocks, stale, unkept, findings;
-	_Atomic uint64_t counted, takeovers, heirs, limited, fixed;
+	_Atomic uint64_t counted, takeovers, heirs, limited, fixed, losses;
+	_Atomic uint64_t adopted, frames;
 	_Atomic uint32_t started;
 	struct production production[PRODUCTIONS];
 	struct beginning beginning[SLOTS];

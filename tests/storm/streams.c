@@ -46,6 +46,8 @@ size_t some_bytes(void)
 
 void leave(struct reading *r)
 {
+	if (r->reader->blob != NULL && r->reader->blob->packed != NULL)
+		COUNT(frames);
 	CALL("reader_close", r->key, scache_reader_close(r->reader));
 	r->reader = NULL;
 }

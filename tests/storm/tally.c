@@ -160,7 +160,7 @@ static void print_table(const char *title, bool by_call)
 
 /* ------------------------------------------------------------------- the sums */
 
-#define SUMS_MAX 19
+#define SUMS_MAX 22
 
 static struct sum {
 	const char *name;
@@ -192,6 +192,9 @@ static void take_sums(void)
 	SUM(deadlocks);
 	SUM(bypasses);
 	SUM(full);
+	SUM(losses);
+	SUM(adopted);
+	SUM(frames);
 #undef SUM
 }
 

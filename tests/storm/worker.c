@@ -46,6 +46,9 @@ static struct scache_acquire_options some_options(struct reading *r)
 		o.flags |= SCACHE_PACE_SLOWEST;
 	if (one_in(2))
 		o.flags |= SCACHE_RESUMABLE;
+	/* 0 and SCACHE_RAW are one; of no avail where the rings are small. */
+	o.compression = (uint32_t)below(SCACHE_AUTO + 1);
+	o.level = one_in(3) ? (uint32_t)below(13) : 0;
 	r->stopped = shared->stopped[me % WORKERS];
 	r->refresh = o.flags & SCACHE_REFRESH;
 	r->limit_ns = o.max_age_ns == 0             ? UINT64_MAX
