@@ -56,6 +56,7 @@ enum base {
 	BASE_RINGLESS_ORPHAN, /* in the file alone */
 	BASE_LARGE_ORPHAN,    /* more than the ring holds */
 	BASE_FADING_ORPHAN,   /* a tick, and nobody may go on with it */
+	BASE_FORMER,          /* finished, in a segment that is lost */
 	BASES
 };
 
@@ -205,6 +206,8 @@ void world_remove_files(void);
 void world_kill(struct process *process);
 /* world_tidy - all as it was before the schedule, whatever that has left. */
 void world_tidy(void);
+/* world_make_former - of the one blob that is stored all but its file, under another segment's name, goes. */
+void world_make_former(void);
 /* world_sweep - reap, remove, sweep; @thorough: close idle files, too. True if all is free. */
 bool world_sweep(bool thorough);
 

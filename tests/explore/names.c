@@ -10,7 +10,7 @@
 
 static const char *const base_names[BASES] = {
 	"absent", "sealed",          "dead",         "filling",      "ringless", "ringless-filling",
-	"orphan", "ringless-orphan", "large-orphan", "fading-orphan"
+	"orphan", "ringless-orphan", "large-orphan", "fading-orphan", "former"
 };
 
 bool scenario_is_possible(const struct scenario *scenario)
@@ -37,7 +37,8 @@ bool scenario_is_possible(const struct scenario *scenario)
 	if (heirs == 0 && base_is_orphan(scenario->base))
 		return false;
 	return writers == base_is_filling(scenario->base) &&
-	       (readers == 0 || !base_is_absent(scenario->base));
+	       (readers == 0 ||
+		(!base_is_absent(scenario->base) && scenario->base != BASE_FORMER));
 }
 
 void scenario_name(struct scenario *scenario)

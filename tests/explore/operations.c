@@ -297,6 +297,12 @@ static int acquire(struct process *me, bool with_reader)
 			      with_reader ? &me->reader : NULL, &me->writer);
 }
 
+/* Who dies while it adopts may take the file along. */
+static bool is_stored(void)
+{
+	return current->base == BASE_SEALED || (current->base == BASE_FORMER && now.deaths == 0);
+}
+
 static void run_acquire(struct process *me)
 {
 	me->result = acquire(me, true);
@@ -306,7 +312,7 @@ static void run_acquire(struct process *me)
 	}
 	if (me->writer != NULL) {
 		me->elections++;
-		if (current->base == BASE_SEALED && !has_operation(TAKES_AWAY, NULL))
+		if (is_stored() && !has_operation(TAKES_AWAY, NULL))
 			finding("process %u is elected although the blob is stored", me->number);
 		produce(me, SMALL_BYTES);
 	}
@@ -319,8 +325,8 @@ static bool may_be_absent(const struct process *me)
 	for (unsigned i = 0; i < current->count; i++)
 		if (&seats[i] != me && current->ops[i]->flags & TAKES_AWAY)
 			return true;
-	if (current->base == BASE_SEALED)
-		return false;
+	if (current->base == BASE_SEALED || current->base == BASE_FORMER)
+		return !is_stored();
 	return !base_is_orphan(current->base) || current->base == BASE_FADING_ORPHAN ||
 	       now.deaths > 0;
 }
@@ -348,7 +354,9 @@ static void run_sweep(struct process *me)
 	struct scache_sweep_report report = { .size = sizeof(report) };
 
 	me->result = scache_sweep(me->cache, &options, &report);
-	if (me->result != 0 || report.orphans + report.unknown > 0)
+	/* A former file that another has overtaken goes as an orphan does. */
+	if (me->result != 0 || report.unknown > 0 ||
+	    (report.orphans > 0 && current->base != BASE_FORMER))
 		finding("process %u: sweep returns %d with %llu orphans", me->number, me->result,
 			(unsigned long long)(report.orphans + report.unknown));
 }
@@ -574,8 +582,10 @@ void operations_begin(const struct scenario *scenario)
 		seats[i].op = NULL;
 	if (base_is_ringless(scenario->base))
 		hide_rings();
-	if (scenario->base == BASE_SEALED)
+	if (scenario->base == BASE_SEALED || scenario->base == BASE_FORMER)
 		put_and_get(&seats[WARDEN]);
+	if (scenario->base == BASE_FORMER)
+		world_make_former();
 	for (unsigned i = 0; i < scenario->count; i++) {
 		on_behalf = &seats[i];
 		if (seats[i].op->flags & NEEDS_WRITER &&

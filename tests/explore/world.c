@@ -84,6 +84,8 @@ static void settle_hints(void)
 	shm_store(&header->next_sweep_ns, UINT64_MAX);
 	shm_store(&header->reap_hand, 0);
 	shm_store(&header->sweep_hand, 0);
+	for (unsigned i = 0; i < ARRAY_COUNT(header->former); i++)
+		shm_store(&header->former[i], 0);
 	for (uint32_t i = 0; i < segment->geometry.peers; i++)
 		shm_store(&segment->peers[i].seen_alive_ns, virtual_ns);
 	for (uint32_t i = 0; i < segment->geometry.entries; i++) {
@@ -242,4 +244,47 @@ bool world_sweep(bool thorough)
 		sweep_slice(&cache->seat->store);
 	}
 	return all_free(segment);
+}
+
+/* ------------------------------------------------------------- a former segment's */
+
+/* Its bytes; the file is whole and short. */
+static size_t read_blob(const struct store *store, const char *path, unsigned char *data,
+			size_t room)
+{
+	int fd = openat(store->blobs_fd, path, O_RDONLY | O_CLOEXEC);
+	ssize_t bytes = fd < 0 ? -1 : read(fd, data, room);
+
+	if (bytes <= 0)
+		fail("the blob cannot be read");
+	close(fd);
+	return (size_t)bytes;
+}
+
+void world_make_former(void)
+{
+	const struct store *store = &seats[WARDEN].cache->seat->store;
+	struct key_hash hash = hash_key(EXPLORED_KEY, EXPLORED_KEY_BYTES);
+	char path[BLOB_PATH_BYTES];
+	unsigned char data[4096];
+	struct entry_name name = { 0 };
+	size_t bytes;
+	int fd;
+
+	for (uint32_t i = 0; i < store->segment->geometry.entries; i++) {
+		uint64_t word = shm_load(&store->segment->states[i]);
+
+		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word))
+			name = (struct entry_name){ .idx = i, .gen = state_gen(word) };
+	}
+	blob_path(store, name, hash, path);
+	bytes = read_blob(store, path, data, sizeof(data));
+	world_sweep(false);
+	/* Behind "xx/", 32 digits and a dot. */
+	path[3 + 32 + 1] = path[3 + 32 + 1] == '0' ? '1' : '0';
+	fd = openat(store->blobs_fd, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
+	if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes)
+		fail("the former blob cannot be made");
+	close(fd);
+	shm_or(&store->segment->header->former[hash.high >> 62], 1ull << (hash.high >> 56 & 63));
 }

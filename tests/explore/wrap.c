@@ -38,6 +38,7 @@ WRAPPED(long, syscall, (long number, ...));
 WRAPPED(int, openat, (int at, const char *path, int flags, ...));
 WRAPPED(int, close, (int fd));
 WRAPPED(int, unlinkat, (int at, const char *path, int flags));
+WRAPPED(int, renameat, (int from_fd, const char *from, int to_fd, const char *to));
 WRAPPED(ssize_t, pwrite, (int fd, const void *data, size_t bytes, off_t offset));
 WRAPPED(ssize_t, pread, (int fd, void *data, size_t bytes, off_t offset));
 WRAPPED(int, fcntl, (int fd, int command, ...));
@@ -68,6 +69,7 @@ int __wrap_nanosleep(const struct timespec *pause, struct timespec *ret_left)
 {
 	(void)ret_left;
 	virtual_ns += (uint64_t)pause->tv_sec * NS_PER_SEC + (uint64_t)pause->tv_nsec;
+	process_point(POINT_PARK, NULL);
 	return 0;
 }
 
@@ -212,6 +214,12 @@ int __wrap_unlinkat(int at, const char *path, int flags)
 {
 	process_point(POINT_CALL, NULL);
 	return __real_unlinkat(at, path, flags);
+}
+
+int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to)
+{
+	process_point(POINT_CALL, NULL);
+	return __real_renameat(from_fd, from, to_fd, to);
 }
 
 ssize_t __wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset)
