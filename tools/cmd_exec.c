@@ -158,6 +158,8 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "size", required_argument, NULL, OPT_SIZE },
 		{ "stall-timeout", required_argument, NULL, OPT_STALL },
 		{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
+		TOOL_OPTIONS_STORE,
+		TOOL_OPTION_VERIFY,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
@@ -223,6 +225,7 @@ const struct command cmd_exec = {
 		"  --size=SIZE        CMD prints so many bytes, or the run has failed\n"
 		"  --stall-timeout=TIME  of a run that prints nothing for so long, before its\n"
 		"                     first byte: run CMD without the cache; later: status 124\n"
+		TOOL_HELP_STORE TOOL_HELP_VERIFY
 		"  --no-cache         simply run CMD; as does STREAMCACHE_DISABLE=1\n"
 		"  --hex              KEY is written in hexadecimal\n" TOOL_HELP_COMMON
 		"\n"

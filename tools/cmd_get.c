@@ -183,6 +183,7 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "offset", required_argument, NULL, OPT_OFFSET },
 		{ "bytes", required_argument, NULL, OPT_BYTES },
 		{ "range", required_argument, NULL, OPT_RANGE },
+		TOOL_OPTION_VERIFY,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
@@ -218,7 +219,7 @@ const struct command cmd_get = {
 		"  --bytes=SIZE       no more than so much\n"
 		"  --range=RANGE      bytes A-B (B included), A- (to the end) or -N (the last N),\n"
 		"                     as in HTTP; waits for what has not been produced\n"
-		TOOL_HELP_HEX TOOL_HELP_COMMON
+		TOOL_HELP_VERIFY TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if there is no such key or range or its production failed,\n"
 		"2 wrong usage, 124 the producer was lost, 125 the cache cannot be used.\n",

@@ -184,6 +184,8 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "window", required_argument, NULL, OPT_WINDOW },
 		{ "log", required_argument, NULL, OPT_LOG },
+		TOOL_OPTIONS_STORE,
+		TOOL_OPTION_VERIFY,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
 	};
@@ -193,6 +195,8 @@ static int run(struct tool *tool, int argc, char **argv)
 	share_init(&git.share, tool, &git.key);
 	git.share.request.acquire.max_age_ns = MAX_AGE_NS;
 	git.share.use_stdin = 1;
+	/* packs are compressed: what the environment says for others is not said of them */
+	tool->choices[TOOL_COMPRESS] = "raw";
 	while ((c = tool_getopt(tool, &cmd_git, argc, argv, options)) != -1) {
 		if (c == TOOL_OPT_STOP)
 			return tool->status;
@@ -219,7 +223,8 @@ const struct command cmd_git = {
 	.help = "  --max-age=TIME     an older pack does not count, and this one expires then;\n"
 		"                     5m without it\n"
 		"  --window=SIZE      how far git may be ahead of its fastest client\n"
-		"  --log=FILE         append a line for each request\n" TOOL_HELP_COMMON "\n"
+		"  --log=FILE         append a line for each request\n"
+		TOOL_HELP_STORE TOOL_HELP_VERIFY TOOL_HELP_COMMON "\n"
 		"TIME: 90s 5m 2h 1d unlimited.  SIZE: 64K 8M 1G unlimited, 0 for lock step.\n"
 		"As the administrator, once: git config --system uploadpack.packObjectsHook \\\n"
 		"  'streamcache git-pack-objects --cache=DIR'. See streamcache-git(7).\n"

@@ -118,6 +118,7 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
 		{ "size", required_argument, NULL, OPT_SIZE },
+		TOOL_OPTIONS_STORE,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
 		TOOL_OPTION_END,
@@ -162,7 +163,7 @@ const struct command cmd_put = {
 	.help = "  --max-age=TIME     the blob expires so long after its completion\n"
 		"  --refresh          replace a finished blob\n"
 		"  --size=SIZE        standard input has so many bytes, or nothing is stored;\n"
-		"                     unlimited: not known, also of a file\n" TOOL_HELP_HEX TOOL_HELP_COMMON
+		"                     unlimited: not known, also of a file\n" TOOL_HELP_STORE TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if the key exists, 2 wrong usage, 125 the cache cannot be\n"
 		"used.\n",

@@ -114,6 +114,13 @@ int tool_getopt(struct tool *tool, const struct command *command, int argc, char
 	int c;
 
 	while ((c = getopt_long(argc, argv, shorts, options, NULL)) != -1) {
+		if (c >= TOOL_OPT_CHOICE && c < TOOL_OPT_STOP) {
+			tool->status = choice_take(tool, command,
+						   (enum tool_choice)(c - TOOL_OPT_CHOICE), optarg);
+			if (tool->status)
+				return TOOL_OPT_STOP;
+			continue;
+		}
 		switch (c) {
 		case TOOL_OPT_CACHE:
 			tool->cache_dir = optarg;
@@ -239,9 +246,12 @@ int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
 		options.segment_dir = tool->segment_dir;
 	else if (segment_dir && *segment_dir)
 		options.segment_dir = segment_dir;
-	rc = scache_open(dir, &options, ret_cache);
-	if (rc)
-		tool_cache_error(dir, rc, consequence);
+	rc = choice_settle(tool, consequence, &options);
+	if (!rc) {
+		rc = scache_open(dir, &options, ret_cache);
+		if (rc)
+			tool_cache_error(dir, rc, consequence);
+	}
 	free(dir);
 	return rc;
 }

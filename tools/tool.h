@@ -9,6 +9,7 @@
  *
  *  text.c      sizes, durations and keys as people write and see them
  *  common.c    options, messages, the cache directory, plain input and output
+ *  choice.c    how blobs are stored and verified
  *  stream.c    a reader's bytes to standard output
  *  progress.c  the line on a terminal
  *
@@ -48,6 +49,15 @@ enum tool_exit {
 	TOOL_NOT_FOUND = 127,
 };
 
+/* How blobs are stored and verified; see choice.c. */
+enum tool_choice {
+	TOOL_COMPRESS,
+	TOOL_LEVEL,
+	TOOL_DURABILITY,
+	TOOL_VERIFY,
+	TOOL_CHOICES,
+};
+
 enum tool_option {
 	TOOL_OPT_CACHE = 256,
 	TOOL_OPT_SEGMENT_DIR,
@@ -55,7 +65,8 @@ enum tool_option {
 	TOOL_OPT_JSON,
 	TOOL_OPT_HEX,
 	TOOL_OPT_HELP,
-	TOOL_OPT_STOP, /* returned by tool_getopt(): leave with tool->status */
+	TOOL_OPT_CHOICE, /* and one of enum tool_choice */
+	TOOL_OPT_STOP = TOOL_OPT_CHOICE + TOOL_CHOICES, /* returned by tool_getopt(): leave with tool->status */
 	TOOL_OPT_OWN,  /* the first of the sub-command's */
 };
 
@@ -66,6 +77,12 @@ enum tool_option {
 	{ "help", no_argument, NULL, TOOL_OPT_HELP }
 #define TOOL_OPTION_JSON { "json", no_argument, NULL, TOOL_OPT_JSON }
 #define TOOL_OPTION_HEX { "hex", no_argument, NULL, TOOL_OPT_HEX }
+#define TOOL_OPTIONS_STORE                                                                         \
+	{ "compress", required_argument, NULL, TOOL_OPT_CHOICE + TOOL_COMPRESS },                  \
+	{ "level", required_argument, NULL, TOOL_OPT_CHOICE + TOOL_LEVEL },                        \
+	{ "durability", required_argument, NULL, TOOL_OPT_CHOICE + TOOL_DURABILITY }
+#define TOOL_OPTION_VERIFY                                                                         \
+	{ "verify", required_argument, NULL, TOOL_OPT_CHOICE + TOOL_VERIFY }
 #define TOOL_OPTION_END { NULL, 0, NULL, 0 }
 
 #define TOOL_HELP_COMMON                                                                           \
@@ -73,6 +90,15 @@ enum tool_option {
 	"  --segment-dir=DIR  where the shared segment is made\n"                                  \
 	"  --group            share the cache with the directory's group\n"                        \
 	"  --help             this text\n"
+#define TOOL_HELP_STORE                                                                            \
+	"  --compress=HOW     store it raw (the default), as lz4, or as lz4 if it gets\n"          \
+	"                     shorter by it: auto\n"                                              \
+	"  --level=N          of lz4: 1 to 12, more is slower and smaller\n"                       \
+	"  --durability=WHAT  of what is stored: none (the kernel has it), data (it is on\n"       \
+	"                     the disk), full (so is its name: it survives a power cut)\n"
+#define TOOL_HELP_VERIFY                                                                           \
+	"  --verify=WHEN      compare with the checksums: what is from before a restart\n"         \
+	"                     (restart, the default), never, always\n"
 #define TOOL_HELP_JSON "  --json             print JSON\n"
 #define TOOL_HELP_HEX "  --hex              each KEY is written in hexadecimal\n"
 
@@ -82,6 +108,7 @@ struct tool {
 	int group; /* --group: mode 0770 */
 	int json;
 	int hex;
+	const char *choices[TOOL_CHOICES]; /* --compress and so on, else NULL */
 	int closed[3]; /* descriptors 0, 1, 2 that were closed at start */
 	int status;    /* with TOOL_OPT_STOP */
 };
@@ -161,6 +188,14 @@ ssize_t tool_read(int fd, void *ret_data, size_t bytes);
 int tool_print_json(const struct tool *tool, struct json_object *object);
 int tool_flush(const struct tool *tool, int status);
 uint64_t tool_now_ns(void);
+
+/* --------------------------------------------------------------- choice.c */
+
+/* Takes an option's word; 0, or as tool_usage(). */
+int choice_take(struct tool *tool, const struct command *command, enum tool_choice choice,
+		const char *text);
+/* What options and variables say; prints as tool_open() does and returns -EINVAL. */
+int choice_settle(const struct tool *tool, const char *consequence, struct scache_options *options);
 
 /* ------------------------------------------------------------- progress.c */
 

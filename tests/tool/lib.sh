@@ -17,7 +17,8 @@ if [ ! -x "$sc" ]; then
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/streamcache-tool.XXXXXX") || exit 1
-unset STREAMCACHE_DISABLE
+unset STREAMCACHE_DISABLE STREAMCACHE_COMPRESS STREAMCACHE_LEVEL STREAMCACHE_DURABILITY \
+	STREAMCACHE_VERIFY
 STREAMCACHE_DIR=$work/cache
 STREAMCACHE_SEGMENT_DIR=$work # many tests at once, and /dev/shm may be small
 export STREAMCACHE_DIR STREAMCACHE_SEGMENT_DIR work
