@@ -694,6 +694,11 @@ struct scache_entry_info {
 	uint64_t expires_in_ns;  /* 0 expired; SCACHE_UNLIMITED never or not yet set */
 	uint64_t declared_bytes; /* what `bytes` will be if production succeeds;
 				    SCACHE_UNLIMITED: not known */
+	uint64_t file_bytes;     /* of a finished one: what its file has on the disk, with
+				    what is ours in it; 0 before, and if there is none */
+	uint32_t compression;    /* of the file: SCACHE_RAW, SCACHE_LZ4; 0 as long as that is
+				    not decided (SCACHE_AUTO), and if there is no file */
+	uint32_t reserved;       /* 0 */
 };
 
 /* scache_reader_info - the entry behind a reader. Returns 0 or -ESTALE. */

@@ -59,6 +59,18 @@ static void fill_times(const struct store *store, struct entry_name name, uint64
 						    0;
 }
 
+static void fill_file(const struct shm_entry *entry, uint64_t word, struct scache_entry_info *info)
+{
+	uint32_t flags = shm_load_relaxed((shm_u32 *)&entry->flags);
+
+	if (flags & ENTRY_RING_ONLY)
+		return;
+	if (!(flags & ENTRY_AUTO))
+		info->compression = flags & ENTRY_LZ4 ? SCACHE_LZ4 : SCACHE_RAW;
+	if (state_of(word) == ENTRY_SEALED)
+		info->file_bytes = shm_load_relaxed((shm_u64 *)&entry->file_bytes);
+}
+
 int entry_fill_info(struct store *store, struct entry_name name, unsigned char key[256],
 		    struct scache_entry_info *ret_info)
 {
@@ -87,6 +99,7 @@ int entry_fill_info(struct store *store, struct entry_name name, unsigned char k
 	if (info.window_bytes == 0)
 		info.window_bytes = SCACHE_ZERO;
 	info.declared_bytes = shm_load_relaxed((shm_u64 *)&entry->declared_bytes);
+	fill_file(entry, word, &info);
 	fill_times(store, name, word, &info);
 	/* Everything above was of this life, or none of it counts. */
 	if (state_gen(shm_load(entry_state_word(segment, name.idx))) != name.gen)

@@ -329,6 +329,113 @@ START_TEST(after_a_scrub_an_adopted_blob_is_trusted)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ what is shown */
+
+static void expect_shown(struct scache_reader *reader, uint32_t compression, uint64_t file_bytes)
+{
+	struct scache_entry_info info = scratch_info(reader);
+
+	must_be(info.compression, compression);
+	must_be(info.file_bytes, file_bytes);
+	must_be(info.reserved, 0);
+}
+
+static uint64_t bytes_on_disk(void)
+{
+	struct stat st;
+	char path[400];
+
+	scratch_blob(path, sizeof(path));
+	must(stat(path, &st) == 0);
+	return (uint64_t)st.st_size;
+}
+
+START_TEST(how_an_entry_is_stored_is_shown)
+{
+	static const uint32_t compressions[] = { SCACHE_RAW, SCACHE_LZ4, SCACHE_AUTO, SCACHE_AUTO };
+	static const uint32_t ends[] = { SCACHE_RAW, SCACHE_LZ4, SCACHE_RAW, SCACHE_LZ4 };
+	struct scache *cache = open_cache();
+
+	for (int i = 0; i < 4; i++) {
+		struct scache_acquire_options options = { .compression = compressions[i] };
+		struct scache_reader *reader;
+		struct scache_writer *writer = take_with(cache, "k", &options, &reader);
+
+		expect_shown(reader, i < 2 ? compressions[i] : 0, 0);
+		if (i < 3)
+			pattern_fill(1, 0, content, BYTES);
+		else
+			memset(content, 'x', BYTES);
+		must_be(scache_write(writer, content, BYTES, SCACHE_FOREVER), BYTES);
+		expect_shown(reader, ends[i], 0);
+		must_be(scache_finish(writer), 0);
+		expect_shown(reader, ends[i], bytes_on_disk());
+		scache_writer_close(writer);
+		scache_reader_close(reader);
+		must_be(scache_remove(cache, "k", 1), 0);
+		scratch_is_clean(cache);
+	}
+	scratch_close(cache);
+}
+END_TEST
+
+START_TEST(what_is_not_stored_has_no_file)
+{
+	struct scache_acquire_options options = { .flags = SCACHE_PASS_THROUGH,
+						  .compression = SCACHE_LZ4 };
+	struct scache *cache = open_cache();
+	struct scache_reader *reader;
+	struct scache_writer *writer = take_with(cache, "k", &options, &reader);
+
+	expect_shown(reader, 0, 0);
+	must_be(scache_write(writer, content, 1000, SCACHE_FOREVER), 1000);
+	expect_shown(reader, 0, 0);
+	must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+	expect_shown(reader, 0, 0);
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+	scratch_close(cache);
+}
+END_TEST
+
+START_TEST(an_adopted_one_is_shown_the_same)
+{
+	struct scache_acquire_options options = { .compression = SCACHE_LZ4 };
+	struct scache *cache = open_cache();
+	struct scache_reader *reader;
+	char path[400];
+
+	pattern_produce(take_with(cache, "k", &options, NULL), 1, BYTES, 65536);
+	scratch_close(cache);
+	scratch_segment(path, sizeof(path));
+	must(unlink(path) == 0);
+	cache = open_cache();
+	reader = scratch_find(cache, "k");
+	expect_shown(reader, SCACHE_LZ4, bytes_on_disk());
+	scache_reader_close(reader);
+	scratch_close(cache);
+}
+END_TEST
+
+/* A struct of a time before there was such a thing. */
+START_TEST(an_older_caller_is_not_told_of_files)
+{
+	struct scache_entry_info info = { .file_bytes = 77, .compression = 78 };
+	struct scache *cache = open_cache();
+	struct scache_reader *reader;
+
+	pattern_produce(scratch_create(cache, "k", 0, NULL), 1, 5000, 5000);
+	reader = scratch_find(cache, "k");
+	info.size = offsetof(struct scache_entry_info, file_bytes);
+	must_be(scache_reader_info(reader, &info), 0);
+	must_be(info.bytes, 5000);
+	must_be(info.file_bytes, 77);
+	must_be(info.compression, 78);
+	scache_reader_close(reader);
+	scratch_close(cache);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -341,6 +448,10 @@ int main(void)
 		a_scrub_finds_and_removes_what_is_damaged,
 		a_scrub_can_be_stopped,
 		after_a_scrub_an_adopted_blob_is_trusted,
+		how_an_entry_is_stored_is_shown,
+		what_is_not_stored_has_no_file,
+		an_adopted_one_is_shown_the_same,
+		an_older_caller_is_not_told_of_files,
 	};
 
 	return SCRATCH_RUN("kept", tests);
