@@ -14,12 +14,14 @@ enum {
 	OPT_OFFSET,
 	OPT_BYTES,
 	OPT_RANGE,
+	OPT_COMPRESSED,
 };
 
 struct get {
 	struct tool_key key;
 	uint64_t max_age_ns;
 	int is_part;
+	int is_file;            /* --compressed */
 	uint64_t offset, bytes; /* which part of it */
 	const char *range;      /* --range: that is what says so; NULL: it does not */
 	int is_last;            /* the last @bytes bytes, wherever they begin */
@@ -51,6 +53,8 @@ static int print(const struct get *get, struct scache_reader *reader, uint64_t *
 	struct progress progress;
 	int rc = 0;
 
+	if (get->is_file)
+		return kept_print_file(reader, ret_bytes);
 	if (get->is_last)
 		rc = stream_await_last(reader, get->bytes, &offset);
 	if (rc)
@@ -83,6 +87,20 @@ static int refuse_last(const struct get *get)
 	return TOOL_NO;
 }
 
+/* There is no file to be printed, now or ever. */
+static int refuse_file(const struct get *get, int why)
+{
+	char text[TEXT_KEY];
+
+	text_key(get->key.data, get->key.bytes, 0, text);
+	if (why == KEPT_RAW)
+		tool_error("'%s' is not stored compressed: get it without --compressed, or store it "
+			   "with --compress=lz4", text);
+	else
+		tool_error("'%s' is not stored", text);
+	return TOOL_NO;
+}
+
 static int print_blob(struct scache *cache, const struct get *get)
 {
 	const struct tool_key *key = &get->key;
@@ -105,6 +123,8 @@ static int print_blob(struct scache *cache, const struct get *get)
 		status = TOOL_UNUSABLE;
 	else if (rc == -EDEADLK)
 		status = refuse_last(get);
+	else if (rc == KEPT_RAW || (rc == -ENODATA && get->is_file))
+		status = refuse_file(get, rc);
 	else if (!rc && get->range && !bytes)
 		status = refuse_range(get, reader);
 	else if (rc)
@@ -163,6 +183,10 @@ static int take_option(struct get *get, int c)
 
 	if (c == OPT_MAX_AGE)
 		return tool_time(&cmd_get, optarg, &get->max_age_ns);
+	if (c == OPT_COMPRESSED) {
+		get->is_file = 1;
+		return 0;
+	}
 	if (get->is_part && (c == OPT_RANGE || get->range))
 		return tool_usage(&cmd_get, "there can be one --range, and then no --offset and no "
 					    "--bytes");
@@ -183,6 +207,7 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "offset", required_argument, NULL, OPT_OFFSET },
 		{ "bytes", required_argument, NULL, OPT_BYTES },
 		{ "range", required_argument, NULL, OPT_RANGE },
+		{ "compressed", no_argument, NULL, OPT_COMPRESSED },
 		TOOL_OPTION_VERIFY,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
@@ -199,6 +224,8 @@ static int run(struct tool *tool, int argc, char **argv)
 		if (status)
 			return status;
 	}
+	if (get.is_file && get.is_part)
+		return tool_usage(&cmd_get, "--compressed is all of it: there is no part of a frame");
 	if (argc - optind != 1)
 		return tool_usage(&cmd_get, "one KEY is needed");
 	if (tool_key(tool, &cmd_get, argv[optind], &get.key))
@@ -219,6 +246,8 @@ const struct command cmd_get = {
 		"  --bytes=SIZE       no more than so much\n"
 		"  --range=RANGE      bytes A-B (B included), A- (to the end) or -N (the last N),\n"
 		"                     as in HTTP; waits for what has not been produced\n"
+		"  --compressed       the LZ4 frame as it is stored, when it is finished: for\n"
+		"                     lz4(1); status 1 if it is not stored so\n"
 		TOOL_HELP_VERIFY TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if there is no such key or range or its production failed,\n"

@@ -163,7 +163,8 @@ const struct command cmd_put = {
 	.help = "  --max-age=TIME     the blob expires so long after its completion\n"
 		"  --refresh          replace a finished blob\n"
 		"  --size=SIZE        standard input has so many bytes, or nothing is stored;\n"
-		"                     unlimited: not known, also of a file\n" TOOL_HELP_STORE TOOL_HELP_HEX TOOL_HELP_COMMON
+		"                     unlimited: not known, also of a file\n"
+		TOOL_HELP_STORE TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if the key exists, 2 wrong usage, 125 the cache cannot be\n"
 		"used.\n",

@@ -49,7 +49,7 @@ static int write_out(struct progress *progress, struct scache_reader *reader, co
  * Nobody reads it any more: with nothing to write we would not notice, and be
  * a reader for whom the producer goes on. As write(2) says it.
  */
-static int output_is_gone(void)
+int stream_output_is_gone(void)
 {
 	struct pollfd fd = { .fd = STDOUT_FILENO };
 
@@ -59,7 +59,7 @@ static int output_is_gone(void)
 	return -EPIPE;
 }
 
-static int output_failed(int error)
+int stream_output_failed(int error)
 {
 	tool_error("standard output: %s", strerror(-error));
 	return STREAM_OUTPUT_FAILED;
@@ -143,7 +143,7 @@ int stream_out(struct scache_reader *reader, struct progress *progress, struct o
 		else if (n != -ETIMEDOUT && n != -EAGAIN)
 			break;
 		else
-			rc = output_is_gone();
+			rc = stream_output_is_gone();
 		progress_tick(progress, reader, output->bytes);
 	}
 	progress_end(progress);
@@ -151,7 +151,7 @@ int stream_out(struct scache_reader *reader, struct progress *progress, struct o
 	XXH3_freeState(skip.sum);
 	if (rc == -EILSEQ || (!n && skip.left))
 		return STREAM_DIFFERS;
-	return rc ? output_failed(rc) : (int)n;
+	return rc ? stream_output_failed(rc) : (int)n;
 }
 
 int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
@@ -172,7 +172,7 @@ int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 		if (n > 0)
 			rc = tool_write(STDOUT_FILENO, buffer, (size_t)n);
 		else if (n == -ETIMEDOUT)
-			rc = output_is_gone();
+			rc = stream_output_is_gone();
 		else
 			break;
 		done += n > 0 ? (uint64_t)n : 0;
@@ -180,7 +180,7 @@ int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 	}
 	free(buffer);
 	*ret_bytes = done;
-	return rc ? output_failed(rc) : n < 0 ? (int)n : 0;
+	return rc ? stream_output_failed(rc) : n < 0 ? (int)n : 0;
 }
 
 int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *ret_offset)
@@ -206,9 +206,9 @@ int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *re
 		n = (ssize_t)scache_seek(reader, from);
 		if (n >= 0)
 			n = scache_pread(reader, &byte, 1, published, TICK_NS);
-		rc = n == -ETIMEDOUT ? output_is_gone() : 0;
+		rc = n == -ETIMEDOUT ? stream_output_is_gone() : 0;
 		if (rc)
-			return output_failed(rc);
+			return stream_output_failed(rc);
 		if (n < 0 && n != -ETIMEDOUT)
 			return (int)n;
 	}

@@ -11,6 +11,7 @@
  *  common.c    options, messages, the cache directory, plain input and output
  *  choice.c    how blobs are stored and verified
  *  stream.c    a reader's bytes to standard output
+ *  kept.c      a finished blob's file, and its note
  *  progress.c  the line on a terminal
  *
  * What exec and git-pack-objects are made of:
@@ -66,8 +67,9 @@ enum tool_option {
 	TOOL_OPT_HEX,
 	TOOL_OPT_HELP,
 	TOOL_OPT_CHOICE, /* and one of enum tool_choice */
-	TOOL_OPT_STOP = TOOL_OPT_CHOICE + TOOL_CHOICES, /* returned by tool_getopt(): leave with tool->status */
-	TOOL_OPT_OWN,  /* the first of the sub-command's */
+	/* returned by tool_getopt(): leave with tool->status */
+	TOOL_OPT_STOP = TOOL_OPT_CHOICE + TOOL_CHOICES,
+	TOOL_OPT_OWN, /* the first of the sub-command's */
 };
 
 #define TOOL_OPTIONS                                                                               \
@@ -245,9 +247,20 @@ int stream_part(struct scache_reader *reader, uint64_t offset, uint64_t bytes,
 		uint64_t *ret_bytes);
 /* Where the last @bytes bytes begin (0 if there are fewer), once that is known. */
 int stream_await_last(struct scache_reader *reader, uint64_t bytes, uint64_t *ret_offset);
+/* 0, or what a write would say: nobody reads it any more. May raise SIGPIPE. */
+int stream_output_is_gone(void);
+int stream_output_failed(int error); /* says so; STREAM_OUTPUT_FAILED */
 /* The producer's own code (> 0), else 0. */
 int stream_code(struct scache_reader *reader);
 void stream_print_message(struct scache_reader *reader);
+
+/* ----------------------------------------------------------------- kept.c */
+
+#define KEPT_RAW 3 /* beside STREAM_... and what the reader says: it is not compressed */
+
+/* Both wait for the end. The LZ4 frame as it is stored: */
+int kept_print_file(struct scache_reader *reader, uint64_t *ret_bytes);
+int kept_print_note(struct scache_reader *reader);
 
 /* ------------------------------------------------------------------ key.c */
 
