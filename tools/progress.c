@@ -3,8 +3,8 @@
  * progress - one line on a terminal for what takes longer than a second: how
  * much, how fast, whom it waits for and why.
  *
- * Only if standard error is a terminal and standard output is not: the bytes
- * would otherwise run through the line. CMD's own messages come from a thread
+ * Only if standard error is a terminal and what is copied is not from or to one: the
+ * bytes would otherwise run through the line. CMD's own messages come from a thread
  * of their own, so whoever writes to the terminal holds the lock and erases
  * the line first; the next tick draws it again.
  */
@@ -27,7 +27,7 @@ void progress_begin(struct progress *progress, int out_fd)
 {
 	memset(progress, 0, sizeof(*progress));
 	pthread_mutex_init(&progress->lock, NULL);
-	progress->on = isatty(STDERR_FILENO) && !isatty(out_fd);
+	progress->on = isatty(STDERR_FILENO) && (out_fd < 0 || !isatty(out_fd));
 	progress->start_ns = tool_now_ns();
 	progress->next_ns = progress->start_ns + FIRST_NS;
 	progress->rate_ns = progress->start_ns;
@@ -115,20 +115,43 @@ static void measure(struct progress *progress, uint64_t published, uint64_t byte
 	progress->rate_bytes = bytes;
 }
 
+int progress_is_due(struct progress *progress)
+{
+	uint64_t now = progress->on ? tool_now_ns() : 0;
+
+	if (!progress->on || now < progress->next_ns)
+		return 0;
+	progress->next_ns = now + EVERY_NS;
+	return 1;
+}
+
+static void show(struct progress *progress, uint64_t bytes, uint64_t all, const char *source)
+{
+	char amount[TEXT_SHORT], rate[TEXT_SHORT], whole[WHOLE_BYTES] = "", line[2 * LINE_BYTES];
+
+	if (all != SCACHE_UNLIMITED)
+		describe_whole(bytes, all, whole);
+	snprintf(line, sizeof(line), "streamcache: %s%s, %s/s%s", text_bytes(bytes, amount), whole,
+		 text_bytes((uint64_t)progress->rate, rate), source);
+	draw(progress, line);
+}
+
+void progress_show(struct progress *progress, uint64_t bytes, uint64_t all, const char *source)
+{
+	measure(progress, bytes, bytes, tool_now_ns());
+	show(progress, bytes, all, source);
+}
+
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes)
 {
 	struct scache_entry_info info = { .size = sizeof(info) };
-	char line[2 * LINE_BYTES], source[LINE_BYTES] = "", whole[WHOLE_BYTES] = "";
 	uint64_t all = progress->declared_bytes ? progress->declared_bytes : SCACHE_UNLIMITED;
-	char amount[TEXT_SHORT], rate[TEXT_SHORT], text[TEXT_SHORT];
+	char source[LINE_BYTES] = "", text[TEXT_SHORT];
 	uint64_t now;
 
-	if (!progress->on)
+	if (!progress_is_due(progress))
 		return;
 	now = tool_now_ns();
-	if (now < progress->next_ns)
-		return;
-	progress->next_ns = now + EVERY_NS;
 	if (!reader) {
 		measure(progress, bytes, bytes, now);
 		if (is_silent(progress, now))
@@ -139,11 +162,14 @@ void progress_tick(struct progress *progress, struct scache_reader *reader, uint
 		describe(progress, &info, now, source);
 		all = info.state == SCACHE_FINISHED ? info.bytes : info.declared_bytes;
 	}
-	if (all != SCACHE_UNLIMITED)
-		describe_whole(bytes, all, whole);
-	snprintf(line, sizeof(line), "streamcache: %s%s, %s/s%s", text_bytes(bytes, amount), whole,
-		 text_bytes((uint64_t)progress->rate, rate), source);
-	draw(progress, line);
+	show(progress, bytes, all, source);
+}
+
+void progress_clear(struct progress *progress)
+{
+	pthread_mutex_lock(&progress->lock);
+	erase(progress);
+	pthread_mutex_unlock(&progress->lock);
 }
 
 int progress_stderr(struct progress *progress, const void *data, size_t bytes)

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-	&cmd_exec,  &cmd_get, &cmd_put,	  &cmd_ls,	&cmd_stat,
-	&cmd_check, &cmd_rm,  &cmd_sweep, &cmd_destroy, &cmd_git, NULL,
+	&cmd_exec, &cmd_get,   &cmd_put,    &cmd_ls,	  &cmd_stat, &cmd_check,
+	&cmd_rm,   &cmd_sweep, &cmd_verify, &cmd_destroy, &cmd_git,  NULL,
 };
 
 static void print_help(void)
@@ -35,8 +35,8 @@ static void print_help(void)
 	      "  --help             this text; streamcache COMMAND --help says more\n"
 	      "  --version          the version\n"
 	      "\n"
-	      "Exit status: 0 done, 1 the answer is no (no such key, violations found,\n"
-	      "production failed), 2 wrong usage, 124 the producer was lost in mid-stream,\n"
+	      "Exit status: 0 done, 1 the answer is no (no such key, violations or damage\n"
+	      "found, production failed), 2 wrong usage, 124 the producer was lost in mid-stream,\n"
 	      "125 the cache or standard output cannot be used. exec and git-pack-objects\n"
 	      "have that of what they run.\n",
 	      stdout);

@@ -126,7 +126,7 @@ struct command {
 };
 
 extern const struct command cmd_exec, cmd_get, cmd_put, cmd_ls, cmd_stat, cmd_check, cmd_rm,
-	cmd_sweep, cmd_destroy, cmd_git;
+	cmd_sweep, cmd_verify, cmd_destroy, cmd_git;
 
 struct tool_key {
 	size_t bytes;
@@ -216,10 +216,15 @@ struct progress {
 
 #define PROGRESS_TICK_MS 200
 
+/* @out_fd: where the bytes go to or come from; -1: nowhere, they are only counted. */
 void progress_begin(struct progress *progress, int out_fd);
 int64_t progress_timeout_ns(const struct progress *progress);
 /* @reader: NULL if the source is standard input. */
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes);
+/* The same for what has no one reader, if it is due; @all: SCACHE_UNLIMITED if not known. */
+int progress_is_due(struct progress *progress);
+void progress_show(struct progress *progress, uint64_t bytes, uint64_t all, const char *source);
+void progress_clear(struct progress *progress); /* something else is printed */
 int progress_stderr(struct progress *progress, const void *data, size_t bytes);
 void progress_end(struct progress *progress);
 

@@ -13,7 +13,7 @@ want_nothing_made() {
 	[ ! -e "$work/cache" ] || fail "a cache was made"
 }
 
-verbs="get put ls stat check rm sweep destroy"
+verbs="get put ls stat check rm sweep verify destroy"
 
 case_is "unknown flags, commands and arguments"
 run "$sc"
@@ -40,7 +40,7 @@ want_hint exec
 run "$sc" exec
 want_status 125
 want_hint exec
-for verb in get put "get a b" "put a b" rm "rm --all a" "stat x" "check x" "sweep x" "destroy x"; do
+for verb in get put "get a b" "put a b" rm "rm --all a" verify "verify --all a" "stat x" "check x" "sweep x" "destroy x"; do
 	# shellcheck disable=SC2086 # verb and arguments
 	run "$sc" $verb
 	want_status 2
@@ -82,7 +82,7 @@ want_nothing_made
 case_is "impossible keys"
 long=$(printf '%0256d' 0)
 for key in "" "$long"; do
-	for verb in get put rm ls; do
+	for verb in get put rm ls verify; do
 		run "$sc" "$verb" "$key" </dev/null
 		want_status 2
 		want_err "a KEY has 1 to 255 bytes, this one has ${#key}"
@@ -103,7 +103,7 @@ want_nothing_made
 
 # unusable DIR - every verb says so, and exec runs CMD
 unusable() {
-	for verb in "put x" "get x" "ls" "stat" "check" "rm x" "sweep" "destroy"; do
+	for verb in "put x" "get x" "ls" "stat" "check" "rm x" "sweep" "verify x" "destroy"; do
 		# shellcheck disable=SC2086 # verb and argument
 		run "$sc" --cache="$1" $verb </dev/null
 		want_status 125
@@ -181,7 +181,7 @@ case_is "the default directory is made with its parents, for its user only"
 
 case_is "standard output is closed, or full"
 printf 12345 | "$sc" put five || fail "put"
-for verb in "get five" "ls" "stat" "check" "sweep" "exec -- echo yes" "--help" "ls --json"; do
+for verb in "get five" "ls" "stat" "check" "sweep" "verify --all" "exec -- echo yes" "--help" "ls --json"; do
 	status=0
 	# shellcheck disable=SC2086 # verb and argument
 	"$sc" $verb >&- 2>"$work/err" || status=$?

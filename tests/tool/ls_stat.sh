@@ -156,7 +156,7 @@ want_status 0
 grep -q '^0 dead processes cleaned up' "$work/out" || fail "does not say what was done"
 
 case_is "inspecting does not create a cache"
-for verb in "ls" "stat" "check" "get x" "rm x" "rm --all" "sweep" "destroy"; do
+for verb in "ls" "stat" "check" "get x" "rm x" "rm --all" "sweep" "verify --all" "destroy"; do
 	# shellcheck disable=SC2086 # verb and argument
 	run "$sc" --cache="$work/none" $verb
 	want_status 125
