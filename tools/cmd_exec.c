@@ -24,6 +24,7 @@ enum {
 	OPT_PASS_THROUGH,
 	OPT_REFRESH,
 	OPT_SIZE,
+	OPT_DIGEST,
 	OPT_STALL,
 	OPT_NO_CACHE,
 };
@@ -133,6 +134,8 @@ static int take_option(struct exec *exec, int c)
 		return 0;
 	case OPT_SIZE:
 		return tool_size(&cmd_exec, optarg, &acquire->declared_bytes);
+	case OPT_DIGEST:
+		return digest_take(&cmd_exec, optarg, acquire, NULL);
 	case OPT_REFRESH:
 		acquire->flags |= SCACHE_REFRESH;
 		return 0;
@@ -156,6 +159,7 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "pass-through", no_argument, NULL, OPT_PASS_THROUGH },
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
 		{ "size", required_argument, NULL, OPT_SIZE },
+		{ "digest", required_argument, NULL, OPT_DIGEST },
 		{ "stall-timeout", required_argument, NULL, OPT_STALL },
 		{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 		TOOL_OPTIONS_STORE,
@@ -223,6 +227,7 @@ const struct command cmd_exec = {
 		"                     first bytes are still in memory\n"
 		"  --refresh          a finished run does not count\n"
 		"  --size=SIZE        CMD prints so many bytes, or the run has failed\n"
+		"  --digest=DIGEST    CMD prints what xxh128:HEX says, or the run has failed\n"
 		"  --stall-timeout=TIME  of a run that prints nothing for so long, before its\n"
 		"                     first byte: run CMD without the cache; later: status 124\n"
 		TOOL_HELP_STORE TOOL_HELP_VERIFY

@@ -15,13 +15,14 @@ enum {
 	OPT_BYTES,
 	OPT_RANGE,
 	OPT_COMPRESSED,
+	OPT_NOTE,
 };
 
 struct get {
 	struct tool_key key;
 	uint64_t max_age_ns;
 	int is_part;
-	int is_file;            /* --compressed */
+	int is_file, is_note;   /* --compressed, --note */
 	uint64_t offset, bytes; /* which part of it */
 	const char *range;      /* --range: that is what says so; NULL: it does not */
 	int is_last;            /* the last @bytes bytes, wherever they begin */
@@ -55,6 +56,8 @@ static int print(const struct get *get, struct scache_reader *reader, uint64_t *
 
 	if (get->is_file)
 		return kept_print_file(reader, ret_bytes);
+	if (get->is_note)
+		return kept_print_note(reader);
 	if (get->is_last)
 		rc = stream_await_last(reader, get->bytes, &offset);
 	if (rc)
@@ -123,7 +126,7 @@ static int print_blob(struct scache *cache, const struct get *get)
 		status = TOOL_UNUSABLE;
 	else if (rc == -EDEADLK)
 		status = refuse_last(get);
-	else if (rc == KEPT_RAW || (rc == -ENODATA && get->is_file))
+	else if (rc == KEPT_RAW || (rc == -ENODATA && !get->is_part))
 		status = refuse_file(get, rc);
 	else if (!rc && get->range && !bytes)
 		status = refuse_range(get, reader);
@@ -183,8 +186,9 @@ static int take_option(struct get *get, int c)
 
 	if (c == OPT_MAX_AGE)
 		return tool_time(&cmd_get, optarg, &get->max_age_ns);
-	if (c == OPT_COMPRESSED) {
-		get->is_file = 1;
+	if (c == OPT_COMPRESSED || c == OPT_NOTE) {
+		get->is_file |= c == OPT_COMPRESSED;
+		get->is_note |= c == OPT_NOTE;
 		return 0;
 	}
 	if (get->is_part && (c == OPT_RANGE || get->range))
@@ -208,6 +212,7 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "bytes", required_argument, NULL, OPT_BYTES },
 		{ "range", required_argument, NULL, OPT_RANGE },
 		{ "compressed", no_argument, NULL, OPT_COMPRESSED },
+		{ "note", no_argument, NULL, OPT_NOTE },
 		TOOL_OPTION_VERIFY,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
@@ -224,8 +229,9 @@ static int run(struct tool *tool, int argc, char **argv)
 		if (status)
 			return status;
 	}
-	if (get.is_file && get.is_part)
-		return tool_usage(&cmd_get, "--compressed is all of it: there is no part of a frame");
+	if (get.is_part + get.is_file + get.is_note > 1)
+		return tool_usage(&cmd_get, "a part of it, --compressed and --note are different "
+					    "things");
 	if (argc - optind != 1)
 		return tool_usage(&cmd_get, "one KEY is needed");
 	if (tool_key(tool, &cmd_get, argv[optind], &get.key))
@@ -248,6 +254,7 @@ const struct command cmd_get = {
 		"                     as in HTTP; waits for what has not been produced\n"
 		"  --compressed       the LZ4 frame as it is stored, when it is finished: for\n"
 		"                     lz4(1); status 1 if it is not stored so\n"
+		"  --note             what put --note has said of it\n"
 		TOOL_HELP_VERIFY TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if there is no such key or range or its production failed,\n"

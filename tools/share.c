@@ -140,9 +140,18 @@ static int give_up(const struct share *share, const char *why)
 	return TOOL_LOST;
 }
 
+/* Its bytes were refused at its end, which another run would not cure. */
+static int is_refused(const struct share *share, int error)
+{
+	return error == -EBADMSG && share->request.acquire.digest_type && share->how != SHARE_FOUND;
+}
+
 /* After a run that was lost: another, if what was output allows that. */
 static int lost(struct share *share, int error)
 {
+	if (is_refused(share, error))
+		return share->output.bytes ? give_up(share, "it is not what --digest says")
+					   : SHARE_BYPASS;
 	if (share->never_again || (share->output.bytes && !share->output.is_remembered))
 		return give_up(share, scache_strerror(error));
 	switch (error) {

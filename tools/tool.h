@@ -10,6 +10,7 @@
  *  text.c      sizes, durations and keys as people write and see them
  *  common.c    options, messages, the cache directory, plain input and output
  *  choice.c    how blobs are stored and verified
+ *  digest.c    what a blob must be
  *  stream.c    a reader's bytes to standard output
  *  kept.c      a finished blob's file, and its note
  *  progress.c  the line on a terminal
@@ -198,6 +199,19 @@ int choice_take(struct tool *tool, const struct command *command, enum tool_choi
 		const char *text);
 /* What options and variables say; prints as tool_open() does and returns -EINVAL. */
 int choice_settle(const struct tool *tool, const char *consequence, struct scache_options *options);
+
+/* --------------------------------------------------------------- digest.c */
+
+struct sum; /* SHA-256; free() gives it back */
+
+/*
+ * Takes TYPE:HEX: xxh128 into @acquire; sha256 into *ret_sum, which is NULL for who cannot
+ * make one. Both may be given. 0, or the exit status.
+ */
+int digest_take(const struct command *command, const char *text,
+		struct scache_acquire_options *acquire, struct sum **ret_sum);
+void digest_add(struct sum *sum, const void *data, size_t bytes);
+int digest_differs(struct sum *sum); /* from what was expected; once, at the end */
 
 /* ------------------------------------------------------------- progress.c */
 

@@ -167,10 +167,10 @@ want_status 1
 want_err "^streamcache: 'passing' is not stored\$"
 
 case_is "usage"
-for part in --offset=1 --bytes=1 --range=0-1; do
+for part in --offset=1 --bytes=1 --range=0-1 --note; do
 	run "$sc" get --compressed $part large
 	want_status 2
-	want_err "all of it"
+	want_err "are different things"
 done
 
 case_is "the cache is sound"
