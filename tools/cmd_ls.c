@@ -10,11 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+	OPT_LONG = TOOL_OPT_OWN
+};
+
 struct list {
 	const struct tool_key *keys; /* only these, if there are any */
 	int *seen;                   /* per key */
 	int count;
 	int lines;
+	int is_long; /* --long */
 	struct json_object *json; /* an array, or NULL */
 };
 
@@ -45,6 +50,12 @@ static const char *state_name(uint32_t state)
 	}
 }
 
+/* NULL: it has no file, or nobody knows yet how it will be stored. */
+static const char *compression_name(uint32_t compression)
+{
+	return compression == SCACHE_LZ4 ? "lz4" : compression == SCACHE_RAW ? "raw" : NULL;
+}
+
 static int is_wanted(const struct list *list, const struct scache_entry_info *info)
 {
 	int i, wanted = !list->count;
@@ -60,14 +71,26 @@ static int is_wanted(const struct list *list, const struct scache_entry_info *in
 	return wanted;
 }
 
+/* How it is stored, and how long its file is, which has more in it than the blob. */
+static void print_file(const struct scache_entry_info *info)
+{
+	const char *name = compression_name(info->compression);
+	char size[TEXT_SHORT] = "-";
+
+	if (info->file_bytes)
+		text_bytes(info->file_bytes, size);
+	printf(" %6s %10s", name ? name : "-", size);
+}
+
 static void print_entry(struct list *list, const struct scache_entry_info *info)
 {
 	char size[TEXT_SHORT], age[TEXT_SHORT], expires[TEXT_SHORT] = "-", pid[TEXT_SHORT] = "-";
 	char key[TEXT_KEY], state[2 * TEXT_SHORT], done[TEXT_SHORT] = "";
 
 	if (!list->lines++)
-		printf("%-16s %10s %7s %8s %8s %8s  %s\n", "STATE", "SIZE", "READERS", "AGE",
-		       "EXPIRES", "PRODUCER", "KEY");
+		printf("%-16s %10s%s %7s %8s %8s %8s  %s\n", "STATE", "SIZE",
+		       list->is_long ? " STORED       FILE" : "", "READERS", "AGE", "EXPIRES",
+		       "PRODUCER", "KEY");
 	if (info->state != SCACHE_FINISHED && info->declared_bytes != SCACHE_UNLIMITED)
 		text_percent(info->bytes, info->declared_bytes, done);
 	snprintf(state, sizeof(state), "%s%s%s%s%s", state_name(info->state), *done ? "," : "", done,
@@ -78,13 +101,17 @@ static void print_entry(struct list *list, const struct scache_entry_info *info)
 	if (info->producer_pid)
 		snprintf(pid, sizeof(pid), "%" PRId64, info->producer_pid);
 	text_key(info->key, info->key_bytes, 0, key);
-	printf("%-16s %10s %7" PRIu32 " %8s %8s %8s  %s\n", state, text_bytes(info->bytes, size),
-	       info->readers, text_ns(info->age_ns, age), expires, pid, key);
+	printf("%-16s %10s", state, text_bytes(info->bytes, size));
+	if (list->is_long)
+		print_file(info);
+	printf(" %7" PRIu32 " %8s %8s %8s  %s\n", info->readers, text_ns(info->age_ns, age), expires,
+	       pid, key);
 }
 
 static void add_entry(struct list *list, const struct scache_entry_info *info)
 {
 	struct json_object *entry = json_object_new_object(), *flags = json_object_new_array();
+	const char *compression = compression_name(info->compression);
 	char hex[TEXT_HEX];
 	size_t i;
 
@@ -99,6 +126,9 @@ static void add_entry(struct list *list, const struct scache_entry_info *info)
 	json_object_object_add(entry, "bytes", json_object_new_uint64(info->bytes));
 	json_object_object_add(entry, "stored_bytes", json_object_new_uint64(info->stored_bytes));
 	json_object_object_add(entry, "declared_bytes", text_json_limit(info->declared_bytes));
+	json_object_object_add(entry, "compression",
+			       compression ? json_object_new_string(compression) : NULL);
+	json_object_object_add(entry, "file_bytes", json_object_new_uint64(info->file_bytes));
 	json_object_object_add(entry, "window_bytes", text_json_limit(info->window_bytes));
 	json_object_object_add(entry, "readers", json_object_new_uint64(info->readers));
 	json_object_object_add(entry, "age_ns", json_object_new_uint64(info->age_ns));
@@ -149,6 +179,7 @@ static int list_entries(struct tool *tool, struct list *list)
 static int run(struct tool *tool, int argc, char **argv)
 {
 	static const struct option options[] = {
+		{ "long", no_argument, NULL, OPT_LONG },
 		TOOL_OPTION_JSON,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
@@ -156,12 +187,15 @@ static int run(struct tool *tool, int argc, char **argv)
 	};
 	struct list list = { .lines = 0 };
 	struct tool_key *keys = calloc((size_t)argc, sizeof(*keys));
-	int *seen = calloc((size_t)argc, sizeof(*seen)), status = TOOL_OK, i;
+	int *seen = calloc((size_t)argc, sizeof(*seen)), status = TOOL_OK, c = -1, i;
 
 	if (!keys || !seen)
 		status = TOOL_UNUSABLE;
-	else if (tool_getopt(tool, &cmd_ls, argc, argv, options) != -1)
-		status = TOOL_OPT_STOP;
+	while (!status && (c = tool_getopt(tool, &cmd_ls, argc, argv, options)) != -1) {
+		list.is_long = 1;
+		if (c == TOOL_OPT_STOP)
+			status = TOOL_OPT_STOP;
+	}
 	for (i = optind; !status && i < argc; i++)
 		if (tool_key(tool, &cmd_ls, argv[i], &keys[list.count++]))
 			status = cmd_ls.usage_status;
@@ -180,7 +214,8 @@ const struct command cmd_ls = {
 	.name = "ls",
 	.arguments = "[OPTION]... [KEY]...",
 	.summary = "List the entries",
-	.help = TOOL_HELP_JSON TOOL_HELP_HEX TOOL_HELP_COMMON
+	.help = "  --long             also how each is stored, and what its file has on the disk\n"
+		TOOL_HELP_JSON TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if a KEY given is not there, 2 wrong usage, 125 the cache\n"
 		"cannot be used.\n",

@@ -63,6 +63,27 @@ want_member producer_pid null
 run "$sc" ls --json small
 want_member expires_in_ns null
 
+case_is "ls shows how they are stored, if that is wanted"
+seq 1 100000 | "$sc" put --compress=lz4 packed || fail "put"
+run "$sc" ls --long
+want_status 0
+grep -q '^STATE  *SIZE STORED  *FILE READERS .* KEY$' "$work/out" || fail "no head"
+grep -q '^finished  *1000 B  *raw  *1\.1 KiB  *0 .* big$' "$work/out" || fail "no big"
+grep -q '^finished  *575\.1 KiB  *lz4  *[0-9.]* KiB  *0 .* packed$' "$work/out" || fail "no packed"
+run "$sc" ls --json packed
+want_json
+want_member compression '"lz4"'
+want_member bytes 588895
+want_member stored_bytes 588895
+"$sc" get --compressed packed >"$work/frame" || fail "get"
+[ "$(entry packed file_bytes)" -gt "$(wc -c <"$work/frame")" ] || fail "its footer is not counted"
+[ "$(entry packed file_bytes)" -lt 500000 ] || fail "it is not smaller"
+run "$sc" ls --json big
+want_member compression '"raw"'
+want_member file_bytes '1[0-9][0-9][0-9]'
+run "$sc" rm packed
+want_status 0
+
 case_is "ls shows who produces and who reads"
 mkfifo "$work/fifo"
 "$sc" put growing <"$work/fifo" &
@@ -77,6 +98,8 @@ pids="$pids $get"
 await entry_is growing readers 1
 run "$sc" ls growing
 grep -q "^filling  *5 B  *1  *[0-9]* m*s  *-  *$put  growing\$" "$work/out" || fail "no such line"
+run "$sc" ls --long growing
+grep -q "^filling  *5 B  *raw  *-  *1 .* growing\$" "$work/out" || fail "no such long line"
 run "$sc" ls --json growing
 want_json
 want_member state '"filling"'
@@ -109,12 +132,12 @@ case_is "stat counts what happened"
 run "$sc" stat --json
 want_status 0
 want_json
-want_member productions 6
-want_member finishes 6
+want_member productions 7
+want_member finishes 7
 want_member failures 0
 want_member joins 1
-want_member hits 2
-want_member bytes_produced 1005
+want_member hits 3
+want_member bytes_produced 589900
 want_member entries_hidden 0
 for name in entries entries_free entries_failed rings_in_use misses deaths bypasses \
 	bytes_from_ring bytes_from_file reads_from_ring reads_from_file waits wakes expired \
@@ -129,7 +152,7 @@ case_is "stat for people"
 run "$sc" stat
 want_status 0
 grep -q "^cache $work/cache\$" "$work/out" || fail "no directory"
-grep -q '^  productions  *6$' "$work/out" || fail "no productions"
+grep -q '^  productions  *7$' "$work/out" || fail "no productions"
 grep -q '^  max_age  *1*  *60 min$' "$work/out" || fail "no max_age"
 
 case_is "check finds nothing wrong"
