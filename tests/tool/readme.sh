@@ -17,6 +17,16 @@ run "$sc" $line
 want_status 0
 gzip -dc <"$work/out" | cmp - README || fail "what it prints is not README, compressed"
 
+case_is "the lines with a key of one's own"
+if command -v lz4 >/dev/null; then
+	sed -n '/^By a key/,/^On a git/s/^    //p' README >lines
+	grep -q '^streamcache get' lines || fail "the README has no such lines any more"
+	sed "s|streamcache |'$sc' |" lines >commands
+	run sh -e commands
+	want_status 0
+	want_out 1000000
+fi
+
 case_is "the git line"
 if command -v git >/dev/null; then
 	line=$(sed -n 's/^    \(git config .*\)/\1/p' README)
