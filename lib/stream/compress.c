@@ -43,6 +43,7 @@ struct compressor {
 	uint64_t kicked; /* the writer has said that so many plain bytes are there */
 	bool is_last;	 /* and that no more will come */
 	bool stopped;
+	bool in_hurry; /* to have it in the file, as it is */
 	int error;
 };
 
@@ -178,13 +179,15 @@ static bool is_late(const struct compressor *compressor, uint64_t kicked)
 static void put_pending(struct compressor *compressor)
 {
 	uint64_t kicked;
+	bool in_hurry;
 	size_t bytes;
 	int ret;
 
 	while (!compressor->stopped && compressor->error == 0 && (bytes = pending(compressor)) > 0) {
 		kicked = compressor->kicked;
+		in_hurry = compressor->in_hurry;
 		pthread_mutex_unlock(&compressor->mutex);
-		ret = put_block(compressor, bytes, !is_late(compressor, kicked));
+		ret = put_block(compressor, bytes, !in_hurry && !is_late(compressor, kicked));
 		pthread_mutex_lock(&compressor->mutex);
 		if (ret < 0)
 			compressor->error = ret;
@@ -305,6 +308,17 @@ void compress_make_room(struct scache_writer *writer)
 	error = compressor->error;
 	pthread_mutex_unlock(&compressor->mutex);
 	take_stock(writer, error);
+}
+
+void compress_hurry(struct scache_writer *writer)
+{
+	struct compressor *compressor = writer->compressor;
+
+	if (compressor == NULL)
+		return;
+	pthread_mutex_lock(&compressor->mutex);
+	compressor->in_hurry = true;
+	pthread_mutex_unlock(&compressor->mutex);
 }
 
 void compress_stop(struct scache_writer *writer)

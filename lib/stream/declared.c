@@ -83,6 +83,7 @@ void declared_give_back(const struct scache_writer *writer)
 
 int declared_break(struct scache_writer *writer)
 {
+	compress_hurry(writer);
 	if (writer->ring != NULL)
 		writer_flush(writer, true);
 	return writer_fail(writer, -ERANGE);

@@ -173,6 +173,7 @@ int scache_abort(struct scache_writer *writer, int code, const void *message, si
 	    code == -ECHILD || code == -EOWNERDEAD || code == -EBADMSG || message_bytes > SCACHE_MESSAGE_BYTES_MAX ||
 	    (message == NULL && message_bytes > 0))
 		return -EINVAL;
+	compress_hurry(writer);
 	if (writer->ring != NULL)
 		writer_flush(writer, true);
 	if (message_bytes > 0)

@@ -188,6 +188,9 @@ void compress_flush(struct scache_writer *writer, bool all);
 /* compress_make_room - wait until a slice more fits into the ring. */
 void compress_make_room(struct scache_writer *writer);
 
+/* compress_hurry - nothing is to be kept: what is left is stored as it is. */
+void compress_hurry(struct scache_writer *writer);
+
 /* compress_stop - what is not begun yet is not written any more. */
 void compress_stop(struct scache_writer *writer);
 

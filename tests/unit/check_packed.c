@@ -102,6 +102,29 @@ START_TEST(a_fork_in_the_midst_of_a_walk_harms_no_child)
 }
 END_TEST
 
+/* The tail of one that has failed nobody will store: its readers wait for its error. */
+START_TEST(what_has_failed_is_not_compressed_any_more)
+{
+	unsigned char last[FRAME_BLOCK_EXTRA_BYTES + 1000];
+	struct scache_reader *reader;
+	struct scache_writer *writer = begin(&reader);
+	struct stat st;
+	int fd;
+
+	write_text(writer, 0, 2 * BLOCK + 1000, 100000);
+	must_be(scache_abort(writer, -EDOM, NULL, 0), 0);
+	fd = blob_open(reader->store, reader->name, entry_hash(reader->entry));
+	must(fd >= 0 && fstat(fd, &st) == 0);
+	must_be(pread(fd, last, sizeof(last), st.st_size - (off_t)sizeof(last)), sizeof(last));
+	must_be(frame_walk(last), sizeof(last));
+	must(pattern_matches(TEXT, 2 * BLOCK, last + 4, 1000));
+	close(fd);
+	must_be(read_text(reader, 2 * BLOCK + 1000, 70000), -EDOM);
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+}
+END_TEST
+
 /* ------------------------------------------------------------ what is not to be trusted */
 
 START_TEST(what_an_entry_says_beyond_its_footer_is_not_read)
@@ -162,6 +185,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		a_fork_in_the_midst_of_a_walk_harms_no_child,
+		what_has_failed_is_not_compressed_any_more,
 		what_an_entry_says_beyond_its_footer_is_not_read,
 		what_no_cache_holds_is_not_judged,
 	};
