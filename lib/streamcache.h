@@ -103,7 +103,8 @@ enum scache_verify {
 /*
  * How a blob is stored. An LZ4 one is a standard frame: lz4(1) unpacks its very file. It is
  * compressed beside its producer by a thread of the library, which leaves blocks as they
- * are when it cannot keep up and somebody reads at the head: that one does not notice. Levels are
+ * are when it cannot keep up and somebody reads at the head: who hardly notices it as long as
+ * a processor is free for that thread. Levels are
  * those of lz4(1): 1 and 2 are fast, from 3 on (HC) it takes long and unpacks
  * as fast. Without a ring, or with rings below 1 MiB, it is stored as it is.
  */
