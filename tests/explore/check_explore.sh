@@ -38,4 +38,6 @@ find_bug no_second_floor '*+wrap/filling'
 find_bug no_second_hide 'remove+resume/orphan'
 find_bug no_wake 'read+paced/filling'
 find_bug written_first 'read+*/filling'
+# What was once wrong here, a removal beside an adoption, shows with one preemption.
+"$bin/explore" --seconds=0 --preemptions=1 --pair='*/former'
 "$bin/explore" --seconds=6
