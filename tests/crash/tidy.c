@@ -71,7 +71,7 @@ uint64_t tidy_random(uint64_t *state)
 
 /* ------------------------------------------------------------------- bytes */
 
-static unsigned char pool[65536 + 700000];
+static unsigned char pool[65536 + 1000000]; /* from any version's offset on, the longest blob */
 
 void tidy_fill(uint64_t version, uint64_t offset, unsigned char *ret_data, size_t bytes)
 {

@@ -23,6 +23,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define XXH_STATIC_LINKING_ONLY /* for the size of its state */
+#include <xxhash.h>
+
 #include "base/clock.h"
 #include "explore.h"
 
@@ -49,6 +52,8 @@ WRAPPED(void *, malloc, (size_t bytes));
 WRAPPED(void *, calloc, (size_t count, size_t bytes));
 WRAPPED(void *, realloc, (void *old, size_t bytes));
 WRAPPED(void, free, (void *memory));
+WRAPPED(XXH3_state_t *, XXH3_createState, (void));
+WRAPPED(XXH_errorcode, XXH3_freeState, (XXH3_state_t * state));
 WRAPPED(void *, mmap, (void *at, size_t bytes, int how, int flags, int fd, off_t offset));
 WRAPPED(int, munmap, (void *start, size_t bytes));
 
@@ -298,6 +303,21 @@ void __wrap_free(void *memory)
 {
 	release_memory(memory);
 	__real_free(memory);
+}
+
+/* Its own malloc() is not wrapped: what the dead had of these would be lost. */
+XXH3_state_t *__wrap_XXH3_createState(void)
+{
+	XXH3_state_t *state = aligned_alloc(64, round_up_u64(sizeof(*state), 64));
+
+	hold_memory(state);
+	return state;
+}
+
+XXH_errorcode __wrap_XXH3_freeState(XXH3_state_t *state)
+{
+	__wrap_free(state);
+	return XXH_OK;
 }
 
 /* Views of files. */
