@@ -127,7 +127,7 @@ static uint32_t parent_of(int at, const char *path)
 /* The next record, with room for @bytes bytes of data. */
 static struct record *append(enum kind kind, uint32_t node, uint64_t bytes)
 {
-	struct record *record = (struct record *)(all->data + all->bytes);
+	struct record *record = (struct record *)(void *)(all->data + all->bytes);
 
 	all->bytes += (sizeof(*record) + bytes + 15) / 16 * 16;
 	if (sizeof(*all) + all->bytes > LOG_BYTES)
@@ -218,7 +218,7 @@ const struct record *log_next(const struct record *record)
 					  (record->kind == WRITTEN ? record->bytes : 0) + 15) /
 						 16 * 16;
 
-	return at < all->data + all->bytes ? (const struct record *)at : NULL;
+	return at < all->data + all->bytes ? (const struct record *)(const void *)at : NULL;
 }
 
 uint32_t log_count(void)
