@@ -15,7 +15,7 @@ Install what is missing (apt), build, run the tests, and end with a line
   clang      the same with clang
   asan       gcc, AddressSanitizer and UndefinedBehaviorSanitizer, all tests
   tsan       clang, ThreadSanitizer, the tests that run as threads
-  distcheck  release tarball: unpack, build, test, install, remove
+  distcheck  release tarball: unpack, build, install, remove; lints, unit and tool tests
   bench      do the benches run? In the build of gcc; no figure counts
 
   --all      all of them, as CI does; with CI=true in the environment a skipped
@@ -140,7 +140,7 @@ for variant in $variants; do
 	clang) run clang check CC=clang --enable-werror ;;
 	asan) run asan check CC=gcc CFLAGS='-O1 -g' --enable-asan --enable-ubsan ;;
 	tsan) run tsan check-thread CC=clang CFLAGS='-O1 -g' --enable-tsan ;;
-	distcheck) run distcheck distcheck CC=gcc ;;
+	distcheck) run distcheck check-tarball CC=gcc ;;
 	esac
 done
 
