@@ -282,6 +282,25 @@ START_TEST(a_scrub_finds_and_removes_what_is_damaged)
 }
 END_TEST
 
+START_TEST(a_scrub_does_not_end_what_nobody_reads_yet)
+{
+	struct scache_verify_report report = { .size = sizeof(report) };
+	struct scache *cache = open_cache();
+	struct scache_writer *writer = NULL;
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .window_bytes = SCACHE_UNLIMITED };
+
+	must_be(scache_acquire(cache, "k", 1, &options, NULL, &writer), 0);
+	must(writer != NULL);
+	must_be(scache_verify(cache, NULL, 0, NULL, &report), 0);
+	must_be(report.skipped, 1);
+	must_be(scratch_stat(cache).joins, 0);
+	pattern_produce(writer, 1, BYTES, 65536);
+	must(!scratch_misses(cache, "k"));
+	scratch_close(cache);
+}
+END_TEST
+
 static int stop_at_once(void *arg, const struct scache_verify_progress *progress)
 {
 	(void)progress;
@@ -446,6 +465,7 @@ int main(void)
 		a_digest_and_resumption_exclude_each_other,
 		the_file_of_a_finished_entry_can_be_had,
 		a_scrub_finds_and_removes_what_is_damaged,
+		a_scrub_does_not_end_what_nobody_reads_yet,
 		a_scrub_can_be_stopped,
 		after_a_scrub_an_adopted_blob_is_trusted,
 		how_an_entry_is_stored_is_shown,
