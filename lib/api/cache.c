@@ -108,7 +108,7 @@ static int note_wishes(struct scache *cache, const char *dir, const struct scach
 	cache->durability = options->durability;
 	cache->verify = options->verify;
 	cache->compression = options->compression != 0 ? options->compression : SCACHE_RAW;
-	cache->level = options->level;
+	cache->level = options->level != 0 ? options->level : 1;
 	cache->trace = options->trace;
 	cache->trace_arg = options->trace_arg;
 	cache->may_create = !(options->flags & SCACHE_OPEN_EXISTING);

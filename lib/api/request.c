@@ -99,6 +99,7 @@ enum round request_open_reader(struct request *rq, struct entry_name name, uint6
 /* Somebody is between linking it and saying that it is finished. */
 static void pause_for_adoption(void)
 {
+	UNCANCELLED;
 	const struct timespec pause = { .tv_nsec = 50000 };
 
 	nanosleep(&pause, NULL);

@@ -25,6 +25,7 @@
 struct former {
 	char path[NAME_MAX + 8];
 	struct footer *footer;
+	int error; /* of the best one: another, perhaps newer, could not be looked into */
 	uint64_t file_bytes, age_ns, since_created_ns;
 };
 
@@ -273,6 +274,8 @@ static void consider(const struct store *store, const char *path, const struct i
 	/* Asked anew now that the file is there: our own segment may have been retired. */
 	if (ret == -EBADMSG && !adopt_is_theirs(store))
 		forget(store, path);
+	if (ret < 0 && ret != -EBADMSG && ret != -ENOENT)
+		best->error = ret;
 	if (ret < 0)
 		return;
 	if (!has_key(&former, key) || adopt_is_theirs(store)) {
@@ -287,6 +290,7 @@ static void consider(const struct store *store, const char *path, const struct i
 	if (best->footer != NULL)
 		forget(store, best->path);
 	free(best->footer);
+	former.error = best->error;
 	*best = former;
 }
 
@@ -342,7 +346,7 @@ static int look_through(const struct store *store, const struct index_key *key, 
 		close(fd);
 		return -ENOMEM;
 	}
-	while ((at = readdir(dir)) != NULL) {
+	while (errno = 0, (at = readdir(dir)) != NULL) {
 		if (!is_former(store, at->d_name))
 			continue;
 		count++;
@@ -351,6 +355,8 @@ static int look_through(const struct store *store, const struct index_key *key, 
 		snprintf(path, sizeof(path), "%s/%s", fan, at->d_name);
 		look(store, path, key, best);
 	}
+	if (errno != 0)
+		count = -errno;
 	closedir(dir);
 	return count;
 }
@@ -362,9 +368,12 @@ static bool find(struct store *store, const struct index_key *key, struct former
 	int count;
 
 	best->footer = NULL;
+	best->error = 0;
 	if (adopt_is_theirs(store))
 		return false;
 	count = look_through(store, key, consider, best);
+	if (count < 0)
+		best->error = count;
 	/* None can come: each was there before the segment. */
 	if (count == 0)
 		shm_and(word, ~(1ull << (key->hash.high >> 56 & 63)));
@@ -380,7 +389,8 @@ bool adopt_key(struct store *store, const struct index_key *key)
 
 	if (!find(store, key, &best))
 		return false;
-	ret = sweep_claim(store, &name);
+	/* Rather produced anew than an older one shown. */
+	ret = best.error < 0 ? best.error : sweep_claim(store, &name);
 	if (ret == 0)
 		ret = adopt(store, name, &best);
 	free(best.footer);

@@ -90,6 +90,9 @@ int opened_look_into(struct store *store, struct open_blob *blob, struct key_has
 
 	if (facts->bytes == TABLE_GROWING)
 		return facts->is_packed ? packed_new(&blob->packed) : 0;
+	/* What its entry says is not to be trusted with memory. */
+	if (!facts->is_packed && facts->file_bytes < facts->bytes)
+		return -EBADMSG;
 	if (!is_copy || facts->is_packed)
 		ret = opened_has_size(blob, facts->file_bytes) ? 0 : -EBADMSG;
 	else

@@ -168,6 +168,8 @@ static int locate(struct packed *packed, int fd, uint64_t block, uint64_t *ret_o
 	if (ret < 0)
 		return ret;
 	*ret_word = packed->footer != NULL ? packed->footer->words[block] : 0;
+	if (*ret_word != 0 && frame_stored_bytes(*ret_word) > STORED_ROOM)
+		return -EBADMSG;
 	ret = *ret_word != 0 ? (int)frame_stored_bytes(*ret_word) : measure(fd, *ret_offset);
 	*ret_bytes = (size_t)ret;
 	return ret < 0 ? ret : 0;

@@ -358,8 +358,10 @@ static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, 
 	}
 	if (strcmp(id->uuid, sweep->store->uuid) != 0) {
 		/* Asked anew now that the file is there: our own segment may have been retired. */
-		if (sweep->strangers || adopt_is_theirs(sweep->store))
+		if (sweep->strangers || adopt_is_theirs(sweep->store)) {
+			sweep->is_left = true;
 			return;
+		}
 		ret = adopt_file(sweep->store, path, sweep->dry_run);
 		sweep->is_left |= ret < 0;
 		if (ret < 0)

@@ -349,8 +349,7 @@ int table_get(struct store *store, struct entry_name name, struct key_hash hash,
 			if (ret != -EAGAIN)
 				break;
 		}
-		if (mine == NULL)
-			ret = make(store, name, hash, facts, &mine);
+		ret = mine == NULL ? make(store, name, hash, facts, &mine) : 0;
 		if (ret < 0)
 			return ret;
 		if (insert(&store->table, mine)) {

@@ -202,12 +202,16 @@ int scache_writer_close(struct scache_writer *writer)
 		atomic_fetch_sub(open_streams, 1);
 	if (writer->fd >= 0)
 		close(writer->fd);
-	sums_free(&writer->sums);
-	free(writer->note);
 	digest_free(writer);
-	/* A fork child has not the thread, and perhaps its mutex is locked for ever. */
-	if (open_streams != NULL)
+	/*
+	 * A fork child has not the thread, and perhaps its mutex is locked for ever; and another
+	 * thread of the parent may have been exchanging these at that moment.
+	 */
+	if (open_streams != NULL) {
+		sums_free(&writer->sums);
+		free(writer->note);
 		compress_free(writer);
+	}
 	free(writer->bounce);
 	writer->magic = MAGIC_DEAD;
 	pair_put(writer->pair);
