@@ -233,6 +233,20 @@ ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset)
 	return done < 0 ? -errno : done;
 }
 
+int blob_read_whole(int fd, void *ret_data, size_t bytes, uint64_t offset)
+{
+	size_t done = 0;
+	ssize_t part;
+
+	while (done < bytes) {
+		part = blob_read(fd, (unsigned char *)ret_data + done, bytes - done, offset + done);
+		if (part <= 0)
+			return part == 0 ? -EBADMSG : (int)part;
+		done += (size_t)part;
+	}
+	return 0;
+}
+
 /* Sealed files are read-only, also for their owner: then allow writing first. */
 static int open_for_writing(const struct store *store, const char *path, int flags)
 {

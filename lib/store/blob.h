@@ -66,6 +66,9 @@ void blob_disown(const struct store *store, struct entry_name name, struct key_h
 /* blob_read - up to @bytes at @offset. Count, 0 at the end of the file, -errno. */
 ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset);
 
+/* blob_read_whole - all of @bytes. 0; -EBADMSG: the file is shorter than it should be; -errno. */
+int blob_read_whole(int fd, void *ret_data, size_t bytes, uint64_t offset);
+
 /*
  * blob_remove - give the space back, then the name. Truncating first returns
  * the space although some process may keep an idle descriptor open.

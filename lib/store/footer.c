@@ -162,21 +162,6 @@ bool footer_is_of(const struct footer *footer, enum blob_format format, uint64_t
 	       own.low == hash.low;
 }
 
-/* The last @bytes of the file into @data. */
-static int read_end(int fd, uint64_t file_bytes, unsigned char *data, size_t bytes)
-{
-	size_t done = 0;
-	ssize_t part;
-
-	while (done < bytes) {
-		part = blob_read(fd, data + done, bytes - done, file_bytes - bytes + done);
-		if (part <= 0)
-			return part == 0 ? -EBADMSG : (int)part;
-		done += (size_t)part;
-	}
-	return 0;
-}
-
 int footer_read(int fd, uint64_t file_bytes, struct footer **ret_footer)
 {
 	size_t bytes = (size_t)min_u64(GUESS_BYTES, file_bytes), all = 0;
@@ -187,7 +172,7 @@ int footer_read(int fd, uint64_t file_bytes, struct footer **ret_footer)
 		footer = malloc(sizeof(*footer) + bytes);
 		if (footer == NULL)
 			return -ENOMEM;
-		ret = read_end(fd, file_bytes, (unsigned char *)(footer + 1), bytes);
+		ret = blob_read_whole(fd, footer + 1, bytes, file_bytes - bytes);
 		if (ret == 0)
 			ret = footer_decode(footer + 1, bytes, file_bytes, footer, &all);
 		if (ret == 0) {

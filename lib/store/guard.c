@@ -57,15 +57,11 @@ bool guard_is_done(const struct guard *guard)
 static int check_block(struct guard *guard, int fd, uint64_t block, unsigned char *scratch)
 {
 	uint64_t from = block * BLOCK_BYTES;
-	size_t bytes = (size_t)min_u64(BLOCK_BYTES, guard->footer->bytes - from), done = 0;
-	ssize_t part;
+	size_t bytes = (size_t)min_u64(BLOCK_BYTES, guard->footer->bytes - from);
+	int ret = blob_read_whole(fd, scratch, bytes, from);
 
-	while (done < bytes) {
-		part = blob_read(fd, scratch + done, bytes - done, from + done);
-		if (part <= 0)
-			return part == 0 ? -EBADMSG : (int)part;
-		done += (size_t)part;
-	}
+	if (ret < 0)
+		return ret;
 	if (sums_of(scratch, bytes) != guard->footer->words[block])
 		return -EBADMSG;
 	if (!atomic_exchange(&guard->is_checked[block], 1))

@@ -62,26 +62,11 @@ void packed_free(struct packed *packed)
 	free(packed);
 }
 
-/* All of @bytes, or the file is shorter than it should be. */
-static int read_whole(int fd, void *data, size_t bytes, uint64_t offset)
-{
-	size_t done = 0;
-	ssize_t part;
-
-	while (done < bytes) {
-		part = blob_read(fd, (unsigned char *)data + done, bytes - done, offset + done);
-		if (part <= 0)
-			return part == 0 ? -EBADMSG : (int)part;
-		done += (size_t)part;
-	}
-	return 0;
-}
-
 /* @bytes at @offset of the file must be these. */
 static int compare(int fd, const unsigned char *wanted, size_t bytes, uint64_t offset)
 {
 	unsigned char found[FRAME_HEADER_BYTES];
-	int ret = read_whole(fd, found, bytes, offset);
+	int ret = blob_read_whole(fd, found, bytes, offset);
 
 	return ret < 0 || memcmp(found, wanted, bytes) == 0 ? ret : -EBADMSG;
 }
@@ -142,7 +127,7 @@ void unpacked_free(struct unpacked *unpacked)
 static int measure(int fd, uint64_t offset)
 {
 	unsigned char at[4];
-	int ret = read_whole(fd, at, sizeof(at), offset);
+	int ret = blob_read_whole(fd, at, sizeof(at), offset);
 
 	if (ret < 0)
 		return ret;
@@ -187,7 +172,7 @@ static int unpack(struct packed *packed, int fd, struct unpacked *unpacked, uint
 	if (ret == 0 && stored_bytes > STORED_ROOM)
 		ret = -EBADMSG;
 	if (ret == 0)
-		ret = read_whole(fd, stored, stored_bytes, offset);
+		ret = blob_read_whole(fd, stored, stored_bytes, offset);
 	return ret < 0 ? ret : frame_decode(stored, stored_bytes, word, plain, bytes);
 }
 
@@ -240,9 +225,9 @@ int packed_word(struct packed *packed, int fd, uint64_t offset, uint64_t *ret_wo
 
 	/* Its size word and its checksum: all of frame_word(). */
 	if (ret == 0)
-		ret = read_whole(fd, ends, 4, at);
+		ret = blob_read_whole(fd, ends, 4, at);
 	if (ret == 0)
-		ret = read_whole(fd, ends + 4, 4, at + bytes - 4);
+		ret = blob_read_whole(fd, ends + 4, 4, at + bytes - 4);
 	if (ret == 0)
 		*ret_word = frame_word(ends, sizeof(ends));
 	return ret;
