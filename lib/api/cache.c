@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/detail.h"
 #include "base/thread.h"
+#include "store/frame.h"
 
 #define DEFAULT_ENTRIES 16384u
 #define DEFAULT_PEERS 2048u
@@ -56,7 +57,7 @@ static int check_options(const struct scache_options *o)
 		wrong = "verify must be one of enum scache_verify";
 	else if (o->compression > SCACHE_AUTO)
 		wrong = "compression must be one of enum scache_compression";
-	else if (o->level > 12)
+	else if (o->level > FRAME_LEVEL_MAX)
 		wrong = "level must be 1 .. 12";
 	else if (o->mode != 0 && o->mode != 0700 && o->mode != 0770)
 		wrong = "mode must be 0700 or 0770";
@@ -108,7 +109,7 @@ static int note_wishes(struct scache *cache, const char *dir, const struct scach
 	cache->durability = options->durability;
 	cache->verify = options->verify;
 	cache->compression = options->compression != 0 ? options->compression : SCACHE_RAW;
-	cache->level = options->level != 0 ? options->level : 1;
+	cache->level = options->level != 0 ? options->level : FRAME_LEVEL_DEFAULT;
 	cache->trace = options->trace;
 	cache->trace_arg = options->trace_arg;
 	cache->may_create = !(options->flags & SCACHE_OPEN_EXISTING);

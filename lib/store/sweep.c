@@ -305,13 +305,12 @@ static void tell(const struct full_sweep *sweep, const void *name, uint32_t name
 		sweep->options->victim(sweep->options->arg, &victim);
 }
 
-static uint64_t expiry_of(const struct full_sweep *sweep, uint32_t idx)
+static uint64_t expiry_of(const struct full_sweep *sweep, uint32_t idx, uint64_t now_ns)
 {
 	const struct segment *segment = sweep->store->segment;
 	uint64_t expires_ns = shm_load_relaxed(&segment->expires[idx]);
 	uint64_t max_age_ns = sweep->options != NULL ? sweep->options->max_age_ns : 0;
-	uint64_t age_ns = clock_age_ns(shm_load_relaxed(&segment->entries[idx].ended_ns),
-				       clock_shared_ns());
+	uint64_t age_ns = clock_age_ns(shm_load_relaxed(&segment->entries[idx].ended_ns), now_ns);
 
 	if (max_age_ns == 0 || max_age_ns == SCACHE_UNLIMITED)
 		return expires_ns;
@@ -331,7 +330,7 @@ static void sweep_old(struct full_sweep *sweep)
 		uint32_t key_bytes;
 
 		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word) ||
-		    expiry_of(sweep, idx) > now_ns)
+		    expiry_of(sweep, idx, now_ns) > now_ns)
 			continue;
 		key_bytes = entry_copy_key(entry_at(segment, idx), key);
 		bytes = shm_load_relaxed(&entry_at(segment, idx)->written);
