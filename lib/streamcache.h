@@ -85,9 +85,9 @@ enum scache_outcome {
  * a power cut, or replaced by what did not survive it, may be there again.
  */
 enum scache_durability {
-	SCACHE_DURABILITY_NONE = 0, /* when the kernel has it: a power cut may take it */
-	SCACHE_DURABILITY_DATA = 1, /* fsync(2) of the file; its name may be lost */
-	SCACHE_DURABILITY_FULL = 2  /* and of its directories: it survives a power cut */
+	SCACHE_DURABILITY_NONE = 1, /* when the kernel has it: a power cut may take it. Default */
+	SCACHE_DURABILITY_DATA = 2, /* fsync(2) of the file; its name may be lost */
+	SCACHE_DURABILITY_FULL = 3  /* and of its directories: it survives a power cut */
 };
 
 /*
@@ -95,9 +95,10 @@ enum scache_durability {
  * shown: block by block, as they are wanted. A block that is another is -EBADMSG.
  */
 enum scache_verify {
-	SCACHE_VERIFY_RESTART = 0, /* if it is older than the segment, until all of it has been */
-	SCACHE_VERIFY_NEVER = 1,
-	SCACHE_VERIFY_ALWAYS = 2   /* once by each process */
+	SCACHE_VERIFY_RESTART = 1, /* if it is older than the segment, until all of it has
+				      been. Default */
+	SCACHE_VERIFY_NEVER = 2,
+	SCACHE_VERIFY_ALWAYS = 3   /* once by each process */
 };
 
 /*
@@ -125,10 +126,11 @@ struct scache_trace {
 
 /*
  * Start with `struct scache_options o = { .size = sizeof(o) };`: a 0 is the
- * default. From entries to max_age_ns the values are stored with the cache by
- * whoever creates it; a joiner with other wishes gets the stored ones. The
- * others concern this opener only: each member of a group that shares a cache
- * says mode 0770.
+ * default. From entries to min_occurrences the values are stored with the cache by
+ * whoever creates it; a joiner with other wishes gets the stored ones, which
+ * scache_configure() changes. Those from durability to level are an opener's own if it
+ * says them, else the cache's. The others concern this opener only: each member of a
+ * group that shares a cache says mode 0770.
  */
 struct scache_options {
 	size_t size;           /* sizeof(struct scache_options) */
@@ -154,6 +156,27 @@ struct scache_options {
 	uint32_t verify;       /* enum scache_verify, for what this opener reads */
 	uint32_t compression;  /* enum scache_compression, of what this opener produces */
 	uint32_t level;        /* 1 .. 12, see enum scache_compression; default 1 */
+	/*
+	 * The limits of the cache. Before one is exceeded entries go that nobody reads and
+	 * that were not asked for lately (by SIEVE, see store/evict.h); if that is not enough
+	 * a production goes on without being stored. Whoever needs the room makes it: no
+	 * process has to sweep for a limit to be kept.
+	 */
+	uint64_t max_bytes;    /* what its files have on the disk, or are about to have; default
+				  a tenth of the file system; 64 KiB or more, or SCACHE_UNLIMITED */
+	uint64_t max_entries;  /* default SCACHE_UNLIMITED: as many as there are slots */
+	uint64_t max_idle_ns;  /* a finished entry goes if nobody asked for it for so long; to
+				  an eighth of a second; default SCACHE_UNLIMITED */
+	uint64_t max_fill_ns;  /* a production that takes longer fails: -ECANCELED, with a
+				  message; default SCACHE_UNLIMITED */
+	uint64_t min_free_bytes;   /* of the file system, for others; default SCACHE_ZERO */
+	uint64_t min_free_percent; /* the same in percent of it, 1 .. 99; default 5; the greater
+				      of the two counts; SCACHE_ZERO */
+	uint64_t low_percent;  /* a limit that is reached is undercut: down to this part of it,
+				  1 .. 100; default 95 */
+	uint64_t min_occurrences; /* a key is stored when it is produced for the so-manieth time
+				  within max_age_ns, 1 .. 255; default 1. Before, those who
+				  come while somebody produces or reads share that */
 };
 
 /*
@@ -208,6 +231,20 @@ SCACHE_API int scache_close_within(struct scache *cache, int64_t timeout_ns);
  * segment_dir lives as long as @cache.
  */
 SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *ret_options);
+
+/*
+ * scache_configure - change what is stored with the cache, while it is in use and for good:
+ * what is not 0 in @changes among window_bytes, max_age_ns, durability, verify, compression,
+ * level and max_bytes to min_occurrences. In force at once, in all processes; max_age_ns
+ * also for entries that had the old one, window_bytes only for what is produced from then on.
+ * Entries that are too many go now.
+ * Returns 0; -EINVAL: impossible, or not to be changed; -EACCES, -ENOSPC, -EIO: the lock
+ * file cannot be written, and nothing has changed; -ETIMEDOUT as scache_open(). scache_detail()
+ * says more.
+ * Blocks: while another process creates or joins; for the disk. Threads: any.
+ * If you die inside: changed or not; if it is, all have it when the next process has joined.
+ */
+SCACHE_API int scache_configure(struct scache *cache, const struct scache_options *changes);
 
 /* ------------------------------------------------------- find or create */
 
@@ -737,6 +774,16 @@ struct scache_stats {
 	uint64_t max_entries, max_peers, max_readers, max_rings, ring_bytes, segment_bytes;
 	uint64_t damaged; /* ever: blobs found to be damaged, and removed */
 	uint64_t adopted; /* ever: blobs of a former segment taken over */
+	uint64_t bytes_used;  /* now: what max_bytes limits, with what is about to be written */
+	uint64_t bytes_spare; /* now: what may be stored before something has to go;
+				 SCACHE_UNLIMITED */
+	uint64_t evicted;     /* ever: entries that went to keep a limit */
+	uint64_t not_retained; /* ever: productions not stored on account of min_occurrences */
+	uint64_t overdue;     /* ever: productions that took longer than max_fill_ns */
+	uint64_t stalled;     /* ever: writers whose readers did not move for their stall time */
+	uint64_t blocked_ns;  /* ever: writers waited for readers, in all */
+	uint64_t emergencies; /* ever: productions that got a ring when their file failed */
+	uint64_t bytes_punched; /* ever: given back of files that were begun in vain */
 };
 
 SCACHE_API int scache_stat(struct scache *cache, struct scache_stats *ret_stats);

@@ -82,7 +82,7 @@ static int settle(const struct tool *tool, enum tool_choice choice, const char *
 	const char *text = tool->choices[choice], *variable = choices[choice].variable;
 	const struct word *word;
 
-	if (!text)
+	if (!text && !tool->is_config)
 		text = getenv(variable);
 	if (!text || !*text)
 		return 0;
@@ -94,6 +94,15 @@ static int settle(const struct tool *tool, enum tool_choice choice, const char *
 	}
 	*ret_value = word->value;
 	return 0;
+}
+
+const char *choice_text(enum tool_choice choice, uint32_t value)
+{
+	const struct word *word = choices[choice].words;
+
+	while (word->text && word->value != value)
+		word++;
+	return word->text ? word->text : "?";
 }
 
 int choice_settle(const struct tool *tool, const char *consequence, struct scache_options *options)

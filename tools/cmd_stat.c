@@ -38,6 +38,8 @@ static const struct number numbers[] = {
 	NUMBER("now", peers, COUNT),
 	NUMBER("now", readers, COUNT),
 	NUMBER("now", rings_in_use, COUNT),
+	NUMBER("now", bytes_used, BYTES),
+	NUMBER("now", bytes_spare, BYTES),
 	NUMBER("ever", hits, COUNT),
 	NUMBER("ever", joins, COUNT),
 	NUMBER("ever", misses, COUNT),
@@ -58,6 +60,13 @@ static const struct number numbers[] = {
 	NUMBER("ever", degraded, COUNT),
 	NUMBER("ever", damaged, COUNT),
 	NUMBER("ever", adopted, COUNT),
+	NUMBER("ever", evicted, COUNT),
+	NUMBER("ever", not_retained, COUNT),
+	NUMBER("ever", overdue, COUNT),
+	NUMBER("ever", stalled, COUNT),
+	NUMBER("ever", blocked_ns, COUNT),
+	NUMBER("ever", emergencies, COUNT),
+	NUMBER("ever", bytes_punched, BYTES),
 	NUMBER("geometry", max_entries, COUNT),
 	NUMBER("geometry", max_peers, COUNT),
 	NUMBER("geometry", max_readers, COUNT),
@@ -78,21 +87,12 @@ static uint64_t number_of(const struct scache_stats *stats, const struct number 
 
 /* ------------------------------------------------------------- for people */
 
-static const char *text_limit(uint64_t value, const char *(*text)(uint64_t, char[TEXT_SHORT]),
-			      char ret_text[TEXT_SHORT])
-{
-	if (value == SCACHE_UNLIMITED)
-		return "unlimited";
-	return text(value == SCACHE_ZERO ? 0 : value, ret_text);
-}
-
 static void print_options(const struct scache_options *options)
 {
 	char text[TEXT_SHORT];
 
 	printf("options\n");
-	printf("  %-18s %16s\n", "max_age", text_limit(options->max_age_ns, text_ns, text));
-	printf("  %-18s %16s\n", "window", text_limit(options->window_bytes, text_bytes, text));
+	settings_print(options);
 	printf("  %-18s %16s\n", "ring", text_bytes(options->ring_bytes, text));
 	printf("  %-18s %16o\n", "mode", (unsigned int)options->mode);
 	printf("  %-18s %s\n", "segment_dir", options->segment_dir ? options->segment_dir : "-");
@@ -136,8 +136,7 @@ static struct json_object *options_json(const struct scache_options *options)
 	json_object_object_add(object, "readers", json_object_new_uint64(options->readers));
 	json_object_object_add(object, "rings", json_object_new_uint64(options->rings));
 	json_object_object_add(object, "ring_bytes", json_object_new_uint64(options->ring_bytes));
-	json_object_object_add(object, "window_bytes", text_json_limit(options->window_bytes));
-	json_object_object_add(object, "max_age_ns", text_json_limit(options->max_age_ns));
+	settings_json(options, object);
 	json_object_object_add(object, "segment_dir", dir ? text_json(dir, strlen(dir)) : NULL);
 	return object;
 }

@@ -13,7 +13,7 @@
 
 static const struct command *const commands[] = {
 	&cmd_exec, &cmd_get,   &cmd_put,    &cmd_ls,	  &cmd_stat, &cmd_check,
-	&cmd_rm,   &cmd_sweep, &cmd_verify, &cmd_destroy, &cmd_git,  NULL,
+	&cmd_rm,   &cmd_sweep, &cmd_verify, &cmd_config,  &cmd_destroy, &cmd_git, NULL,
 };
 
 static void print_help(void)

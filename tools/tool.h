@@ -10,6 +10,7 @@
  *  text.c      sizes, durations and keys as people write and see them
  *  common.c    options, messages, the cache directory, plain input and output
  *  choice.c    how blobs are stored and verified
+ *  settings.c  what is stored with the cache
  *  digest.c    what a blob must be
  *  stream.c    a reader's bytes to standard output
  *  kept.c      a finished blob's file, and its note
@@ -112,6 +113,7 @@ struct tool {
 	int json;
 	int hex;
 	const char *choices[TOOL_CHOICES]; /* --compress and so on, else NULL */
+	int is_config; /* the variables that stand in for these say nothing here */
 	int closed[3]; /* descriptors 0, 1, 2 that were closed at start */
 	int status;    /* with TOOL_OPT_STOP */
 };
@@ -127,7 +129,7 @@ struct command {
 };
 
 extern const struct command cmd_exec, cmd_get, cmd_put, cmd_ls, cmd_stat, cmd_check, cmd_rm,
-	cmd_sweep, cmd_verify, cmd_destroy, cmd_git;
+	cmd_sweep, cmd_verify, cmd_config, cmd_destroy, cmd_git;
 
 struct tool_key {
 	size_t bytes;
@@ -199,6 +201,19 @@ int choice_take(struct tool *tool, const struct command *command, enum tool_choi
 		const char *text);
 /* What options and variables say; prints as tool_open() does and returns -EINVAL. */
 int choice_settle(const struct tool *tool, const char *consequence, struct scache_options *options);
+const char *choice_text(enum tool_choice choice, uint32_t value);
+
+/* ------------------------------------------------------------- settings.c */
+
+#define TOOL_SETTINGS_OWN 10 /* of which the option is not one of enum tool_choice */
+#define TOOL_SETTINGS (TOOL_SETTINGS_OWN + TOOL_CHOICES)
+
+const char *settings_option(int index); /* without "--" */
+/* Takes the value of one of the first TOOL_SETTINGS_OWN; 0, or as tool_usage(). */
+int settings_take(const struct command *command, int index, const char *text,
+		  struct scache_options *options);
+void settings_print(const struct scache_options *options);
+void settings_json(const struct scache_options *options, struct json_object *object);
 
 /* --------------------------------------------------------------- digest.c */
 

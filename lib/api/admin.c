@@ -11,6 +11,7 @@
 #include "index/repair.h"
 #include "index/ring.h"
 #include "index/verify.h"
+#include "store/limits.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -89,6 +90,7 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 	UNCANCELLED;
 	const struct segment *segment;
 	const struct shm_geometry *g;
+	struct limits_use use;
 	struct scache_stats stats;
 	struct seat *seat;
 	int ret;
@@ -122,6 +124,13 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 		.degraded = sum(segment, STAT_DEGRADED),
 		.damaged = sum(segment, STAT_DAMAGED),
 		.adopted = sum(segment, STAT_ADOPTED),
+		.evicted = sum(segment, STAT_EVICTED),
+		.not_retained = sum(segment, STAT_NOT_RETAINED),
+		.overdue = sum(segment, STAT_OVERDUE),
+		.stalled = sum(segment, STAT_STALLED),
+		.blocked_ns = sum(segment, STAT_BLOCKED_NS),
+		.emergencies = sum(segment, STAT_EMERGENCIES),
+		.bytes_punched = sum(segment, STAT_PUNCHED_BYTES),
 		.max_entries = g->entries,
 		.max_peers = g->peers,
 		.max_readers = (uint64_t)g->blocks * SHM_BLOCK_CURSORS,
@@ -131,6 +140,9 @@ int scache_stat(struct scache *cache, struct scache_stats *ret_stats)
 	};
 	count_entries(segment, &stats);
 	count_attached(segment, &stats);
+	limits_measure(&seat->store, &use);
+	stats.bytes_used = use.bytes;
+	stats.bytes_spare = use.spare_bytes;
 	seat_leave(seat);
 	memcpy(ret_stats, &stats, min_u64(ret_stats->size, sizeof(stats)));
 	return 0;

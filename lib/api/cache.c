@@ -12,14 +12,12 @@
 #include "base/check.h"
 #include "base/detail.h"
 #include "base/thread.h"
-#include "store/frame.h"
 
 #define DEFAULT_ENTRIES 16384u
 #define DEFAULT_PEERS 2048u
 #define DEFAULT_READERS 262144u
 #define DEFAULT_RINGS 16u
 #define DEFAULT_RING_BYTES (2ull << 20)
-#define DEFAULT_MAX_AGE_NS (3600ull * 1000000000ull)
 
 /* ---------------------------------------------------------------- options */
 
@@ -51,21 +49,13 @@ static int check_options(const struct scache_options *o)
 		wrong = "ring_bytes must be a power of two, 64 KiB .. 1 GiB";
 	else if (o->flags & ~(SCACHE_OPEN_EXISTING | SCACHE_PASS_THROUGH))
 		wrong = "flags has a bit that this version does not know";
-	else if (o->durability > SCACHE_DURABILITY_FULL)
-		wrong = "durability must be one of enum scache_durability";
-	else if (o->verify > SCACHE_VERIFY_ALWAYS)
-		wrong = "verify must be one of enum scache_verify";
-	else if (o->compression > SCACHE_AUTO)
-		wrong = "compression must be one of enum scache_compression";
-	else if (o->level > FRAME_LEVEL_MAX)
-		wrong = "level must be 1 .. 12";
 	else if (o->mode != 0 && o->mode != 0700 && o->mode != 0770)
 		wrong = "mode must be 0700 or 0770";
-	return wrong != NULL ? detail_set(-EINVAL, "%s", wrong) : 0;
+	return wrong != NULL ? detail_set(-EINVAL, "%s", wrong) : settings_check(o);
 }
 
 /* A caller built with an older, shorter struct gets the defaults for the rest. */
-static int copy_options(const struct scache_options *from, struct scache_options *ret_to)
+int options_copy(const struct scache_options *from, struct scache_options *ret_to)
 {
 	*ret_to = (struct scache_options){ .size = sizeof(*ret_to) };
 	if (from == NULL)
@@ -73,7 +63,7 @@ static int copy_options(const struct scache_options *from, struct scache_options
 	if (from->size < sizeof(from->size) + sizeof(from->flags) || from->size > sizeof(*ret_to))
 		return detail_set(-EINVAL, "options.size is not the size of a known version");
 	memcpy(ret_to, from, from->size);
-	return check_options(ret_to);
+	return 0;
 }
 
 static void wish(const struct scache_options *o, struct segment_wishes *ret_wishes)
@@ -85,18 +75,19 @@ static void wish(const struct scache_options *o, struct segment_wishes *ret_wish
 			   .peers = asked(o->peers),
 			   .blocks = asked((o->readers + SHM_BLOCK_CURSORS - 1) / SHM_BLOCK_CURSORS),
 			   .rings = asked(o->rings),
-			   .ring_bytes = asked(o->ring_bytes),
-			   .max_age_ns = asked(o->max_age_ns),
-			   .window_bytes = asked(o->window_bytes) },
+			   .ring_bytes = asked(o->ring_bytes) },
 		.fallback = { .entries = DEFAULT_ENTRIES,
 			      .peers = DEFAULT_PEERS,
 			      .blocks = DEFAULT_READERS / SHM_BLOCK_CURSORS,
 			      .rings = DEFAULT_RINGS,
-			      .ring_bytes = DEFAULT_RING_BYTES,
-			      .max_age_ns = DEFAULT_MAX_AGE_NS,
-			      .window_bytes = ring_bytes / 4 * 3 },
+			      .ring_bytes = DEFAULT_RING_BYTES },
 		.mode = o->mode & 070 ? 0660 : 0600,
 	};
+	settings_asked(o, ret_wishes->asked.settings);
+	settings_default(ring_bytes, ret_wishes->fallback.settings);
+	/* These an opener says for itself alone. */
+	for (unsigned i = SETTING_DURABILITY; i < SETTING_COUNT; i++)
+		ret_wishes->asked.settings[i] = SEGMENT_UNASKED;
 }
 
 /* ------------------------------------------------------------------- open */
@@ -106,10 +97,7 @@ static int note_wishes(struct scache *cache, const char *dir, const struct scach
 {
 	cache->mode = options->mode != 0 ? options->mode : 0700;
 	cache->flags = options->flags;
-	cache->durability = options->durability;
-	cache->verify = options->verify;
-	cache->compression = options->compression != 0 ? options->compression : SCACHE_RAW;
-	cache->level = options->level != 0 ? options->level : FRAME_LEVEL_DEFAULT;
+	settings_asked(options, cache->chosen);
 	cache->trace = options->trace;
 	cache->trace_arg = options->trace_arg;
 	cache->may_create = !(options->flags & SCACHE_OPEN_EXISTING);
@@ -155,7 +143,9 @@ int scache_open(const char *dir, const struct scache_options *options, struct sc
 		return detail_set(-EINVAL, "there is no place for the handle");
 	if (dir == NULL || dir[0] == '\0')
 		return detail_set(-EINVAL, "the cache needs a directory");
-	ret = copy_options(options, &own);
+	ret = options_copy(options, &own);
+	if (ret == 0)
+		ret = check_options(&own);
 	if (ret < 0)
 		return ret;
 	cache = calloc(1, sizeof(*cache));
@@ -233,11 +223,6 @@ int scache_close(struct scache *cache)
 	return scache_close_within(cache, SCACHE_FOREVER);
 }
 
-static uint64_t shown(uint64_t value)
-{
-	return value == 0 ? SCACHE_ZERO : value;
-}
-
 int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 {
 	KEEP_ERRNO;
@@ -256,10 +241,6 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	segment = seat->store.segment;
 	now.size = ret_options->size;
 	now.flags = cache->flags;
-	now.durability = cache->durability;
-	now.verify = cache->verify;
-	now.compression = cache->compression;
-	now.level = cache->level;
 	now.trace = cache->trace;
 	now.trace_arg = cache->trace_arg;
 	now.entries = segment->geometry.entries;
@@ -267,8 +248,7 @@ int scache_get_options(struct scache *cache, struct scache_options *ret_options)
 	now.readers = segment->geometry.blocks * SHM_BLOCK_CURSORS;
 	now.rings = segment->geometry.rings;
 	now.ring_bytes = segment->geometry.ring_bytes;
-	now.window_bytes = shown(segment->window_bytes);
-	now.max_age_ns = shown(segment->max_age_ns);
+	settings_show(cache, segment, &now);
 	now.segment_dir = seat->segment_dir;
 	memcpy(ret_options, &now, min_u64(ret_options->size, sizeof(now)));
 	seat_leave(seat);

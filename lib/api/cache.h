@@ -26,9 +26,27 @@ struct scache {
 	/* For another seat: as scache_open() was told. */
 	char *dir, *segment_dir;
 	struct segment_wishes wishes;
-	uint32_t mode, durability, verify, compression, level;
+	uint32_t mode;
+	uint64_t chosen[SETTING_COUNT]; /* by this opener; SEGMENT_UNASKED: as the cache has it */
 	bool may_create;
 };
+
+/* options_copy - of a caller built with an older header the rest is 0. 0 or -EINVAL. */
+int options_copy(const struct scache_options *from, struct scache_options *ret_to);
+
+/* settings_check - 0, or -EINVAL with a detail. */
+int settings_check(const struct scache_options *options);
+
+/* settings_asked - what the options say, SEGMENT_UNASKED for what they do not. */
+void settings_asked(const struct scache_options *options, uint64_t ret_settings[SETTING_COUNT]);
+
+/* settings_default - of a new cache; settings_default_of - on the file system of @dir_fd. */
+void settings_default(uint64_t ring_bytes, uint64_t ret_settings[SETTING_COUNT]);
+void settings_default_of(int dir_fd, uint64_t settings[SETTING_COUNT]);
+
+/* settings_show - as they are in force for this opener. */
+void settings_show(const struct scache *cache, const struct segment *segment,
+		   struct scache_options *options);
 
 /* jobs_init, jobs_leave - the jobs of @cache; leave when none is left. */
 void jobs_init(struct scache *cache);

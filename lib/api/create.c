@@ -12,26 +12,36 @@
 #include "index/ring.h"
 #include "shm/epoch.h"
 #include "store/blob.h"
+#include "store/limits.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
-void request_draft(const struct request *rq, struct entry_draft *ret_draft)
+uint64_t request_setting(const struct request *rq, enum shm_setting setting)
 {
 	/* Without a seat: what a new cache would have. */
-	const struct segment_options *wished = &rq->cache->wishes.fallback;
-	const struct segment *segment = rq->seat != NULL ? rq->store->segment : NULL;
+	return rq->seat != NULL ? store_setting(rq->store, setting) :
+				  rq->cache->wishes.fallback.settings[setting];
+}
+
+static uint32_t level_of(const struct request *rq)
+{
+	return rq->level != 0 ? rq->level : (uint32_t)request_setting(rq, SETTING_LEVEL);
+}
+
+void request_draft(const struct request *rq, struct entry_draft *ret_draft)
+{
 	uint64_t max_age_ns = rq->max_age_ns, window_bytes = rq->window_bytes;
+	uint64_t compression = rq->compression != 0 ? rq->compression :
+						      request_setting(rq, SETTING_COMPRESSION);
 
 	*ret_draft = (struct entry_draft){
 		.key = rq->key.key,
 		.key_bytes = rq->key.key_bytes,
 		.hash = rq->key.hash,
-		.max_age_ns = max_age_ns == 0 ?
-				      (segment != NULL ? segment->max_age_ns : wished->max_age_ns)
+		.max_age_ns = max_age_ns == 0 ? request_setting(rq, SETTING_MAX_AGE_NS)
 			      : max_age_ns == SCACHE_ZERO ? 0
 							  : max_age_ns,
-		.window_bytes = window_bytes == 0 ? (segment != NULL ? segment->window_bytes :
-								      wished->window_bytes)
+		.window_bytes = window_bytes == 0 ? request_setting(rq, SETTING_WINDOW_BYTES)
 				: window_bytes == SCACHE_ZERO ? 0
 							      : window_bytes,
 		.declared_bytes = rq->declared_bytes,
@@ -39,8 +49,8 @@ void request_draft(const struct request *rq, struct entry_draft *ret_draft)
 			 (rq->pace_slowest ? ENTRY_PACE_SLOWEST : 0) |
 			 (rq->pass_through ? ENTRY_RING_ONLY : 0) |
 			 (rq->resumable ? ENTRY_RESUMABLE : 0) |
-			 (rq->compression == SCACHE_LZ4  ? ENTRY_LZ4 :
-			  rq->compression == SCACHE_AUTO ? ENTRY_AUTO : 0),
+			 (compression == SCACHE_LZ4  ? ENTRY_LZ4 :
+			  compression == SCACHE_AUTO ? ENTRY_AUTO : 0),
 	};
 }
 
@@ -132,7 +142,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		rq->writer = NULL;
 		return ROUND_BYPASS;
 	}
-	rq->writer->level = rq->level;
+	rq->writer->level = level_of(rq);
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	if (fd < 0)
 		writer_go_without_file(rq->writer);
@@ -144,7 +154,8 @@ enum round create_by_take_over(struct request *rq, struct entry_name name, uint6
 {
 	struct stream_pair *pair = rq->want_reader ? calloc(1, sizeof(*pair)) : NULL;
 	int ret = pair == NULL && rq->want_reader ?
-			  -ENOMEM : writer_take_over(rq->store, name, state, rq->level, &rq->writer);
+			  -ENOMEM : writer_take_over(rq->store, name, state, level_of(rq),
+					   &rq->writer);
 
 	if (ret == 0)
 		return open_pair(rq, name, pair);
@@ -163,7 +174,7 @@ enum round create_entry(struct request *rq, uint64_t head)
 	bool linked;
 
 	sweep_slice(store);
-	if (sweep_claim(store, &name) < 0)
+	if (limits_allow_entry(store) < 0 || sweep_claim(store, &name) < 0)
 		return ROUND_BYPASS;
 	if (prepare(rq, name, &fd) < 0) {
 		sweep_give_back(store, name, ENTRY_CLAIMED, false);

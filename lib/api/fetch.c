@@ -157,7 +157,8 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 
 	if (!(fetch->options.flags & SCACHE_RESUMABLE) || fetch->takeovers >= RETAKES_MAX)
 		return -ENOTSUP;
-	level = fetch->options.level != 0 ? fetch->options.level : fetch->cache->level;
+	level = fetch->options.level != 0 ? fetch->options.level :
+					    (uint32_t)store_setting(store, SETTING_LEVEL);
 	ret = writer_take_over(store, name, state, level, &writer);
 	if (ret < 0)
 		return ret;

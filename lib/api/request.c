@@ -16,6 +16,7 @@
 #include "index/repair.h"
 #include "shm/epoch.h"
 #include "store/adopt.h"
+#include "store/evict.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -44,9 +45,11 @@ static bool is_fresh(const struct request *rq, struct entry_name name)
 	return rq->max_age_ns == 0 || clock_age_ns(ended_ns, now_ns) < rq->max_age_ns;
 }
 
-static void note_attach(struct request *rq, uint64_t state)
+static void note_attach(struct request *rq, struct entry_name name, uint64_t state)
 {
 	rq->outcome = state_of(state) == ENTRY_SEALED ? SCACHE_HIT : SCACHE_JOINED;
+	if (rq->outcome == SCACHE_HIT)
+		use_note(rq->store->segment, name, rq->started_ns);
 	if (rq->want_reader)
 		peer_count(rq->store->peer, rq->outcome == SCACHE_HIT ? STAT_HITS : STAT_JOINS, 1);
 }
@@ -146,7 +149,7 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 		if (state_gen(state) == name.gen && state_of(state) == ENTRY_ORPHAN)
 			return create_by_take_over(rq, name, state);
 	}
-	note_attach(rq, state);
+	note_attach(rq, name, state);
 	return rq->want_reader ? request_open_reader(rq, name, state) : ROUND_DONE;
 }
 
@@ -227,8 +230,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->pace_slowest = o.flags & SCACHE_PACE_SLOWEST;
 	rq->resumable = o.flags & SCACHE_RESUMABLE;
 	rq->pass_through = (o.flags | cache->flags) & SCACHE_PASS_THROUGH;
-	rq->compression = o.compression != 0 ? o.compression : cache->compression;
-	rq->level = o.level != 0 ? o.level : cache->level;
+	rq->compression = o.compression;
+	rq->level = o.level;
 	rq->has_digest = o.digest_type == SCACHE_DIGEST_XXH128;
 	memcpy(rq->digest, o.digest, sizeof(rq->digest));
 	rq->max_age_ns = o.max_age_ns;

@@ -15,7 +15,7 @@ struct request {
 	struct store *store; /* of the seat */
 	struct index_key key;
 	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through, resumable;
-	uint32_t compression, level;
+	uint32_t compression, level; /* 0: the opener's or the cache's */
 	bool has_digest;
 	unsigned char digest[16];
 	uint64_t max_age_ns;   /* 0: the cache's */
@@ -51,6 +51,9 @@ int request_enter(struct request *rq);
 
 /* request_done - count what came of it, tell the trace, leave the seat; returns @ret. */
 int request_done(struct request *rq, int ret);
+
+/* request_setting - of the cache, or what a new one would have. */
+uint64_t request_setting(const struct request *rq, enum shm_setting setting);
 
 /* request_draft - what an entry made for it looks like. */
 void request_draft(const struct request *rq, struct entry_draft *ret_draft);

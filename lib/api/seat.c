@@ -122,8 +122,7 @@ static int set_up_store(struct seat *seat, const struct scache *cache, const str
 	store->peer = &seat->peer;
 	store->segment = seat->peer.segment;
 	store->cursors = &seat->cursors;
-	store->durability = cache->durability;
-	store->verify = cache->verify;
+	memcpy(store->chosen, cache->chosen, sizeof(store->chosen));
 	store->dir_mode = cache->mode & 070 ? 02770 : 0700;
 	store->file_mode = cache->mode & 070 ? 0660 : 0600;
 	store->dir_fd = fds->dir_fd;
@@ -161,17 +160,11 @@ static int sit_down(const struct scache *cache, struct seat *seat)
 
 	if (ret < 0)
 		return ret;
-	if (cache->durability == SCACHE_DURABILITY_FULL) {
-		ret = cache_sync_directories(&fds);
-		if (ret < 0) {
-			cache_close_fds(&fds);
-			return ret;
-		}
-	}
 	absolute = realpath(cache->dir, NULL);
 	wishes.dir = absolute != NULL ? absolute : cache->dir;
 	wishes.segment_dir = cache->segment_dir;
 	wishes.group = fds.group;
+	settings_default_of(fds.blobs_fd, wishes.fallback.settings);
 	gate_fd = fds.lock_fd;
 	ret = enter_gate(&fds);
 	if (ret == 0) {
@@ -180,10 +173,14 @@ static int sit_down(const struct scache *cache, struct seat *seat)
 	}
 	free(absolute);
 	if (ret == 0) {
-		ret = set_up_store(seat, cache, &fds);
-		if (ret < 0) {
-			struct segment *segment = seat->peer.segment;
+		struct segment *segment = seat->peer.segment;
 
+		if (setting_chosen(segment, SETTING_DURABILITY, cache->chosen) ==
+		    SCACHE_DURABILITY_FULL)
+			ret = cache_sync_directories(&fds);
+		if (ret == 0)
+			ret = set_up_store(seat, cache, &fds);
+		if (ret < 0) {
 			peer_detach(&seat->peer);
 			segment_leave(segment);
 		}

@@ -40,6 +40,11 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+static inline uint64_t add_saturated_u64(uint64_t a, uint64_t b)
+{
+	return b > UINT64_MAX - a ? UINT64_MAX : a + b;
+}
+
 static inline uint64_t round_up_u64(uint64_t value, uint64_t unit)
 {
 	return (value + unit - 1) / unit * unit;

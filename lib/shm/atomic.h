@@ -44,8 +44,8 @@ typedef _Atomic uint32_t shm_u32;
 	(ACCESS(word), atomic_store_explicit((word), (value), memory_order_relaxed))
 #define shm_or(word, bits) \
 	(ACCESS(word), atomic_fetch_or_explicit((word), (bits), memory_order_seq_cst))
-#define shm_and(word, bits) \
-	(ACCESS(word), atomic_fetch_and_explicit((word), (bits), memory_order_seq_cst))
+#define shm_add(word, n) \
+	(ACCESS(word), atomic_fetch_add_explicit((word), (n), memory_order_seq_cst))
 #define shm_exchange(word, value) \
 	(ACCESS(word), atomic_exchange_explicit((word), (value), memory_order_seq_cst))
 #define shm_add_relaxed(word, n) \

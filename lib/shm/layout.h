@@ -8,10 +8,13 @@
  * its name (rule: one word says whose it is).
  *
  *   0        header                              one page
- *   4096     peers[]           512 bytes each    who is attached; pins, counters
+ *   4096     peers[]           576 bytes each    who is attached; pins, counters
  *            states[]          8                 the state word of each entry
  *            expires[]         8                 when each entry expires
+ *            charges[]         8                 what each entry may take of the disk
+ *            uses[]            8                 when each entry was last asked for
  *            buckets[]         8                 heads of the index chains
+ *            seen[]            4                 how often keys were produced of late
  *            block_owners[]    8                 whose block of cursors it is
  *            blocks[]          1024              64 cursors each
  *            entries[]         448               keys and progress
@@ -28,7 +31,7 @@
 #include "base/compiler.h"
 #include "shm/atomic.h"
 
-#define SHM_LAYOUT 3u
+#define SHM_LAYOUT 4u
 #define SHM_MAGIC 0x316d616572747363ull /* "cstream1" backwards on disk */
 #define SHM_MAGIC_RETIRED 0x2d616d6572747363ull /* damaged: attached processes move on */
 #define SHM_PAGE_BYTES 4096
@@ -38,6 +41,8 @@
 #define SHM_BLOCK_CURSORS 64
 #define SHM_KEY_WORDS 32
 #define SHM_UUID_BYTES 16
+#define SHM_FANS 256 /* directories below DIR/blobs */
+#define SHM_SEEN_PER_BUCKET 4
 
 /* Read once into private memory and validated; never used from here again. */
 struct shm_geometry {
@@ -50,6 +55,33 @@ struct shm_geometry {
 	uint64_t ring_bytes; /* a power of two, multiple of the page */
 };
 
+/* What is stored with the cache and can be changed while it is in use. */
+enum shm_setting {
+	SETTING_WINDOW_BYTES, /* UINT64_MAX: unlimited, also below */
+	SETTING_MAX_AGE_NS,
+	SETTING_MAX_IDLE_NS,
+	SETTING_MAX_FILL_NS,
+	SETTING_MAX_BYTES,
+	SETTING_MAX_ENTRIES,
+	SETTING_MIN_FREE_BYTES,
+	SETTING_MIN_FREE_PERCENT,
+	SETTING_LOW_PERCENT,
+	SETTING_MIN_OCCURRENCES,
+	SETTING_DURABILITY, /* from here on what an opener may choose for itself */
+	SETTING_VERIFY,
+	SETTING_COMPRESSION,
+	SETTING_LEVEL,
+	SETTING_COUNT,
+};
+
+/*
+ * Something limited: `ever` was taken up to now, whatever was given back, and without
+ * asking how much is in use `until` may be. Both only say when to ask: see store/limits.h.
+ */
+struct shm_budget {
+	shm_u64 ever, until;
+} ALIGNED(CACHE_LINE_BYTES);
+
 struct shm_header {
 	/* Written by the creator under the gate, magic last; then read-only, but
 	   for magic, which is changed once more when the segment is retired. */
@@ -60,8 +92,6 @@ struct shm_header {
 	uint64_t number;	/* of the segment within the cache: its lock bytes */
 	unsigned char uuid[SHM_UUID_BYTES];
 	struct shm_geometry geometry;
-	uint64_t max_age_ns;   /* UINT64_MAX: never */
-	uint64_t window_bytes; /* UINT64_MAX: unlimited */
 	uint32_t mode;
 	uint32_t reserved;
 	char boot_id[40];
@@ -71,14 +101,22 @@ struct shm_header {
 	shm_u64 epoch ALIGNED(CACHE_LINE_BYTES);
 	shm_u64 epoch_blocked_ns; /* since when a pin holds it back; 0 = none does */
 
+	/* As the lock file has them; copied by whoever changes them, and by each joiner. */
+	shm_u64 settings[SETTING_COUNT] ALIGNED(CACHE_LINE_BYTES);
+
+	struct shm_budget bytes, slots;
+
 	/* Hints. Wrong values cost time, never correctness. */
 	shm_u64 next_sweep_ns ALIGNED(CACHE_LINE_BYTES); /* nothing to sweep before */
 	shm_u64 reap_hand;				 /* where the last reaping stopped */
 	shm_u64 sweep_hand;				 /* and the last sweep */
-	/* A bit for each fan-out directory: files of former segments may be there. By
-	   the creator; cleared by who has found none. */
-	shm_u64 former[4] ALIGNED(CACHE_LINE_BYTES);
+	shm_u64 evict_hand; /* which of those finished before was looked at last: ended_ns */
+	/* How much files of former segments take in each fan-out directory: FORMER_UNKNOWN
+	   by the creator; 0 by who has found none. */
+	shm_u64 former[SHM_FANS] ALIGNED(CACHE_LINE_BYTES);
 };
+
+#define FORMER_UNKNOWN UINT64_MAX
 
 /* What each peer counts for itself; sums over all slots are the statistics. */
 enum shm_stat {
@@ -102,6 +140,13 @@ enum shm_stat {
 	STAT_DEGRADED,
 	STAT_DAMAGED,
 	STAT_ADOPTED,
+	STAT_EVICTED,	 /* to keep a limit */
+	STAT_NOT_RETAINED, /* wanted too seldom */
+	STAT_OVERDUE,	 /* productions ended because they took too long */
+	STAT_STALLED,	 /* writers whose readers did not move for long */
+	STAT_BLOCKED_NS, /* writers waited for readers */
+	STAT_EMERGENCIES, /* rings given to productions that had lost their files */
+	STAT_PUNCHED_BYTES,
 	STAT_COUNT,
 };
 
@@ -139,6 +184,7 @@ struct shm_block {
 #define ENTRY_KEEP_BYTES 32u  /* a stopped reader may look at its file: unlink, do not truncate */
 #define ENTRY_LZ4 64u /* its file is compressed; before anything is flushed */
 #define ENTRY_AUTO 128u /* that is decided when there are bytes to judge by */
+#define ENTRY_TRANSIENT 256u /* wanted too seldom: goes with its last reader */
 #define ENTRY_PASS_BYTES_MAX (1u << 20) /* past the ring into the file at once */
 
 struct shm_entry {
@@ -174,7 +220,7 @@ struct shm_entry {
 } ALIGNED(CACHE_LINE_BYTES);
 
 _Static_assert(sizeof(struct shm_header) <= SHM_PAGE_BYTES, "header fits its page");
-_Static_assert(sizeof(struct shm_peer) == 512, "a peer is eight cache lines");
+_Static_assert(sizeof(struct shm_peer) == 576, "a peer is nine cache lines");
 _Static_assert(sizeof(struct shm_block) == 1024, "a block is a kilobyte");
 _Static_assert(sizeof(struct shm_entry) == 448, "an entry is seven cache lines");
 _Static_assert(sizeof(shm_u64) == 8 && sizeof(shm_u32) == 4, "atomics have no lock inside");

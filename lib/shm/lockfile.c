@@ -312,11 +312,23 @@ static int uuid_parse(const char *text, unsigned char ret_uuid[SHM_UUID_BYTES])
 	return 0;
 }
 
-#define RECORD_FORMAT                                                           \
-	"streamcache 1\nnumber %" PRIu64 "\nuuid %s\nboot %s\nentries %" PRIu32 \
-	"\npeers %" PRIu32 "\nblocks %" PRIu32                                    \
-	"\nrings %" PRIu32 "\nring_bytes %" PRIu64 "\nmax_age_ns %" PRIu64      \
-	"\nwindow_bytes %" PRIu64 "\nsegment %s\nend\n"
+/* What the record calls each setting. */
+static const char *const setting_names[SETTING_COUNT] = {
+	[SETTING_WINDOW_BYTES] = "window_bytes",
+	[SETTING_MAX_AGE_NS] = "max_age_ns",
+	[SETTING_MAX_IDLE_NS] = "max_idle_ns",
+	[SETTING_MAX_FILL_NS] = "max_fill_ns",
+	[SETTING_MAX_BYTES] = "max_bytes",
+	[SETTING_MAX_ENTRIES] = "max_entries",
+	[SETTING_MIN_FREE_BYTES] = "min_free_bytes",
+	[SETTING_MIN_FREE_PERCENT] = "min_free_percent",
+	[SETTING_LOW_PERCENT] = "low_percent",
+	[SETTING_MIN_OCCURRENCES] = "min_occurrences",
+	[SETTING_DURABILITY] = "durability",
+	[SETTING_VERIFY] = "verify",
+	[SETTING_COMPRESSION] = "compression",
+	[SETTING_LEVEL] = "level",
+};
 
 /* The file is going to be emptied and removed one day: it must be called like ours. */
 static bool path_is_sane(const struct lock_record *record)
@@ -341,42 +353,87 @@ static bool record_is_sane(const struct lock_record *record)
 	       (g->ring_bytes & (g->ring_bytes - 1)) == 0 && path_is_sane(record);
 }
 
+/* One line. What this version does not know was written by a later one: it is passed over. */
+static int take_line(struct lock_record *record, const char *line)
+{
+	struct shm_geometry *g = &record->wanted;
+	char name[32], uuid[UUID_TEXT_BYTES];
+	int at = 0;
+
+	if (sscanf(line, "%31s %n", name, &at) != 1 || at == 0)
+		return -ENODATA;
+	line += at;
+	if (strcmp(name, "uuid") == 0)
+		return sscanf(line, "%32s", uuid) == 1 ? uuid_parse(uuid, record->uuid) : -ENODATA;
+	if (strcmp(name, "boot") == 0)
+		return sscanf(line, "%39s", record->boot_id) == 1 ? 0 : -ENODATA;
+	if (strcmp(name, "segment") == 0)
+		return sscanf(line, "%511[^\n]", record->path) == 1 ? 0 : -ENODATA;
+#define NUMBER(text, format, field) \
+	if (strcmp(name, text) == 0) \
+		return sscanf(line, "%" format, field) == 1 ? 0 : -ENODATA
+	NUMBER("number", SCNu64, &record->number);
+	NUMBER("entries", SCNu32, &g->entries);
+	NUMBER("peers", SCNu32, &g->peers);
+	NUMBER("blocks", SCNu32, &g->blocks);
+	NUMBER("rings", SCNu32, &g->rings);
+	NUMBER("ring_bytes", SCNu64, &g->ring_bytes);
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		NUMBER(setting_names[i], SCNu64, &record->settings[i]);
+#undef NUMBER
+	return 0;
+}
+
 int lockfile_read_record(int fd, struct lock_record *ret_record)
 {
 	struct lock_record record = { .number = 0 };
-	char text[RECORD_BYTES_MAX + 1], uuid[UUID_TEXT_BYTES], end[4];
+	char text[RECORD_BYTES_MAX + 1], *line, *rest = text;
 	ssize_t bytes = pread(fd, text, RECORD_BYTES_MAX, 0);
 
 	if (bytes < 0)
 		return -errno;
 	text[bytes] = '\0';
-	if (sscanf(text,
-		   "streamcache 1 number %" SCNu64 " uuid %32s boot %39s entries %" SCNu32
-		   " peers %" SCNu32 " blocks %" SCNu32 " rings %" SCNu32
-		   " ring_bytes %" SCNu64 " max_age_ns %" SCNu64 " window_bytes %" SCNu64
-		   " segment %511[^\n] %3s",
-		   &record.number, uuid, record.boot_id, &record.wanted.entries,
-		   &record.wanted.peers, &record.wanted.blocks,
-		   &record.wanted.rings, &record.wanted.ring_bytes, &record.max_age_ns,
-		   &record.window_bytes, record.path, end) != 12 ||
-	    strcmp(end, "end") != 0)
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		record.settings[i] = SEGMENT_UNASKED;
+	line = strsep(&rest, "\n");
+	if (strcmp(line, "streamcache 1") != 0)
 		return -ENODATA;
-	if (uuid_parse(uuid, record.uuid) < 0 || !record_is_sane(&record))
+	do {
+		line = strsep(&rest, "\n");
+		/* Without its last line it is not whole. */
+		if (line == NULL || (strcmp(line, "end") != 0 && take_line(&record, line) < 0))
+			return -ENODATA;
+	} while (strcmp(line, "end") != 0);
+	if (!record_is_sane(&record))
 		return -ENODATA;
 	*ret_record = record;
 	return 0;
 }
 
-int lockfile_write_record(int fd, const struct lock_record *record)
+static int print_record(const struct lock_record *record, char *ret_text, size_t room)
 {
-	char text[RECORD_BYTES_MAX], uuid[UUID_TEXT_BYTES];
 	const struct shm_geometry *g = &record->wanted;
+	char uuid[UUID_TEXT_BYTES];
 	int bytes;
 
 	uuid_text(record->uuid, uuid);
-	bytes = snprintf(text, sizeof(text), RECORD_FORMAT, record->number, uuid, record->boot_id,
-			 g->entries, g->peers, g->blocks, g->rings, g->ring_bytes,
-			 record->max_age_ns, record->window_bytes, record->path);
+	bytes = snprintf(ret_text, room,
+			 "streamcache 1\nnumber %" PRIu64 "\nuuid %s\nboot %s\nentries %" PRIu32
+			 "\npeers %" PRIu32 "\nblocks %" PRIu32 "\nrings %" PRIu32
+			 "\nring_bytes %" PRIu64 "\n", record->number, uuid, record->boot_id,
+			 g->entries, g->peers, g->blocks, g->rings, g->ring_bytes);
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		bytes += snprintf(ret_text + bytes, room - (size_t)bytes, "%s %" PRIu64 "\n",
+				  setting_names[i], record->settings[i]);
+	return bytes + snprintf(ret_text + bytes, room - (size_t)bytes, "segment %s\nend\n",
+				record->path);
+}
+
+int lockfile_write_record(int fd, const struct lock_record *record)
+{
+	char text[RECORD_BYTES_MAX];
+	int bytes = print_record(record, text, sizeof(text));
+
 	/* One write of less than a page: seen whole or not at all if we die here. */
 	if (pwrite(fd, text, (size_t)bytes, 0) != bytes)
 		return errno != 0 ? -errno : -ENOSPC;

@@ -20,14 +20,15 @@
 
 #include "shm/layout.h"
 
+#define SEGMENT_UNASKED (UINT64_MAX - 1) /* an option nobody gave */
+
 /* The text of the lock file. It outlives segments and keeps the options. */
 struct lock_record {
 	uint64_t number;
 	unsigned char uuid[SHM_UUID_BYTES];
 	char boot_id[40];
 	struct shm_geometry wanted; /* as asked for, before any shortage */
-	uint64_t max_age_ns;
-	uint64_t window_bytes;
+	uint64_t settings[SETTING_COUNT]; /* SEGMENT_UNASKED: written before there was this one */
 	char path[512]; /* of the segment */
 };
 

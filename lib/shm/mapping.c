@@ -15,8 +15,8 @@
 
 /* Byte offsets of everything, from the geometry alone. */
 struct offsets {
-	uint64_t peers, states, expires, buckets, block_owners, blocks, entries, ring_owners, rings,
-		end;
+	uint64_t peers, states, expires, charges, uses, buckets, seen, block_owners, blocks, entries,
+		ring_owners, rings, end;
 };
 
 static struct offsets offsets_of(const struct shm_geometry *g)
@@ -32,7 +32,10 @@ static struct offsets offsets_of(const struct shm_geometry *g)
 	PLACE(peers, g->peers, sizeof(struct shm_peer));
 	PLACE(states, g->entries, sizeof(shm_u64));
 	PLACE(expires, g->entries, sizeof(shm_u64));
+	PLACE(charges, g->entries, sizeof(shm_u64));
+	PLACE(uses, g->entries, sizeof(shm_u64));
 	PLACE(buckets, g->buckets, sizeof(shm_u64));
+	PLACE(seen, (uint64_t)g->buckets * SHM_SEEN_PER_BUCKET, sizeof(shm_u32));
 	PLACE(block_owners, g->blocks, sizeof(shm_u64));
 	PLACE(blocks, g->blocks, sizeof(struct shm_block));
 	PLACE(entries, g->entries, sizeof(struct shm_entry));
@@ -70,7 +73,10 @@ static void place(struct segment *segment, unsigned char *base)
 	segment->peers = (void *)(base + at.peers);
 	segment->states = (void *)(base + at.states);
 	segment->expires = (void *)(base + at.expires);
+	segment->charges = (void *)(base + at.charges);
+	segment->uses = (void *)(base + at.uses);
 	segment->buckets = (void *)(base + at.buckets);
+	segment->seen = (void *)(base + at.seen);
 	segment->block_owners = (void *)(base + at.block_owners);
 	segment->blocks = (void *)(base + at.blocks);
 	segment->entries = (void *)(base + at.entries);
@@ -156,8 +162,6 @@ int segment_map(int fd, const struct shm_header *header, const char *path,
 	}
 	segment->geometry = header->geometry;
 	segment->number = header->number;
-	segment->max_age_ns = header->max_age_ns;
-	segment->window_bytes = header->window_bytes;
 	memcpy(segment->uuid, header->uuid, SHM_UUID_BYTES);
 	snprintf(segment->dir, sizeof(segment->dir), "%.*s", (int)(strrchr(path, '/') - path), path);
 	place(segment, base);

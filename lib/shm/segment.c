@@ -215,8 +215,8 @@ static void fill_header(struct shm_header *header, const struct lock_record *rec
 	header->number = record->number;
 	memcpy(header->uuid, record->uuid, SHM_UUID_BYTES);
 	header->geometry = *geometry;
-	header->max_age_ns = record->max_age_ns;
-	header->window_bytes = record->window_bytes;
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		shm_store_relaxed(&header->settings[i], record->settings[i]);
 	header->mode = wishes->mode;
 	memcpy(header->boot_id, record->boot_id, sizeof(header->boot_id));
 	snprintf(header->dir, sizeof(header->dir), "%s", wishes->dir);
@@ -224,7 +224,7 @@ static void fill_header(struct shm_header *header, const struct lock_record *rec
 	shm_store_relaxed(&header->epoch, 2);
 	shm_store_relaxed(&header->next_sweep_ns, UINT64_MAX);
 	for (unsigned i = 0; i < ARRAY_COUNT(header->former); i++)
-		shm_store_relaxed(&header->former[i], UINT64_MAX);
+		shm_store_relaxed(&header->former[i], FORMER_UNKNOWN);
 }
 
 static int create_file(const struct lock_record *record, const struct segment_wishes *wishes,
@@ -277,12 +277,11 @@ static int create_file(const struct lock_record *record, const struct segment_wi
 	return 0;
 }
 
-static uint64_t settle(uint64_t asked, const struct lock_record *record, uint64_t recorded,
-		       uint64_t fallback)
+static uint64_t settle(uint64_t asked, uint64_t recorded, uint64_t fallback)
 {
-	if (asked != SEGMENT_UNASKED)
-		return asked;
-	return record->number > 0 ? recorded : fallback;
+	return asked != SEGMENT_UNASKED	   ? asked
+	       : recorded != SEGMENT_UNASKED ? recorded
+					     : fallback;
 }
 
 /* What the creator asks for, else what the cache had before, else the default. */
@@ -290,16 +289,18 @@ static void settle_options(struct lock_record *record, const struct segment_wish
 {
 	const struct segment_options *asked = &wishes->asked, *fallback = &wishes->fallback;
 	struct shm_geometry *g = &record->wanted;
+	bool is_new = record->number == 0;
 
-#define SETTLE(field, type, option) \
-	((field) = (type)settle(asked->option, record, (field), fallback->option))
+#define SETTLE(field, type, option)                                                       \
+	((field) = (type)settle(asked->option, is_new ? SEGMENT_UNASKED : (field),       \
+				fallback->option))
 	SETTLE(g->entries, uint32_t, entries);
 	SETTLE(g->peers, uint32_t, peers);
 	SETTLE(g->blocks, uint32_t, blocks);
 	SETTLE(g->rings, uint32_t, rings);
 	SETTLE(g->ring_bytes, uint64_t, ring_bytes);
-	SETTLE(record->max_age_ns, uint64_t, max_age_ns);
-	SETTLE(record->window_bytes, uint64_t, window_bytes);
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		SETTLE(record->settings[i], uint64_t, settings[i]);
 #undef SETTLE
 	for (g->buckets = 16; g->buckets < g->entries; g->buckets *= 2)
 		;
@@ -370,6 +371,38 @@ static int create(int ctl_fd, int lock_fd, struct lock_record *record, bool in_u
 	return create_file(record, wishes, ret_header, ret_fd);
 }
 
+/* What the record says holds; whoever changed it may have died before the segment had it. */
+static void copy_settings(struct segment *segment, const struct lock_record *record)
+{
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		if (record->settings[i] != SEGMENT_UNASKED &&
+		    segment_setting(segment, (enum shm_setting)i) != record->settings[i])
+			shm_store(&segment->header->settings[i], record->settings[i]);
+	/* STEP settings-copied: in force. Die here: nothing to mend. */
+	STEP("settings-copied");
+}
+
+int segment_configure(struct segment *segment, int lock_fd, const uint64_t settings[SETTING_COUNT])
+{
+	struct lock_record record;
+	int ret = lockfile_read_record(lock_fd, &record);
+
+	if (ret < 0)
+		return ret;
+	if (memcmp(record.uuid, segment->uuid, SHM_UUID_BYTES) != 0)
+		return -ESTALE;
+	for (unsigned i = 0; i < SETTING_COUNT; i++)
+		if (settings[i] != SEGMENT_UNASKED)
+			record.settings[i] = settings[i];
+	ret = lockfile_write_record(lock_fd, &record);
+	if (ret < 0)
+		return detail_set(ret, "cannot write ctl/lock in the cache directory");
+	/* STEP settings-recorded: for all who come. Die here: the next joiner copies them. */
+	STEP("settings-recorded");
+	copy_settings(segment, &record);
+	return 0;
+}
+
 int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		 struct segment **ret_segment)
 {
@@ -411,5 +444,7 @@ int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 	else
 		ret = segment_map(fd, &header, record.path, ret_segment);
 	close(fd);
+	if (ret == 0)
+		copy_settings(*ret_segment, &record);
 	return ret;
 }

@@ -21,7 +21,10 @@ struct segment {
 	struct shm_peer *peers;
 	shm_u64 *states;
 	shm_u64 *expires;
+	shm_u64 *charges;
+	shm_u64 *uses;
 	shm_u64 *buckets;
+	shm_u32 *seen;
 	shm_u64 *block_owners;
 	struct shm_block *blocks;
 	struct shm_entry *entries;
@@ -30,8 +33,6 @@ struct segment {
 	struct shm_geometry geometry;
 	uint64_t number;
 	uint64_t bytes;
-	uint64_t max_age_ns;
-	uint64_t window_bytes;
 	unsigned char uuid[SHM_UUID_BYTES];
 	char dir[512]; /* where the file is; for people */
 	/* of the process-wide table of mappings */
@@ -39,10 +40,9 @@ struct segment {
 	unsigned users;
 };
 
-#define SEGMENT_UNASKED (UINT64_MAX - 1) /* an option nobody gave */
-
 struct segment_options {
-	uint64_t entries, peers, blocks, rings, ring_bytes, max_age_ns, window_bytes;
+	uint64_t entries, peers, blocks, rings, ring_bytes;
+	uint64_t settings[SETTING_COUNT];
 };
 
 /* What to make a segment of if there is none. */
@@ -63,6 +63,28 @@ struct segment_wishes {
  */
 int segment_join(int ctl_fd, int lock_fd, const struct segment_wishes *wishes,
 		 struct segment **ret_segment);
+
+/* segment_setting - as it is now. */
+static inline uint64_t segment_setting(const struct segment *segment, enum shm_setting setting)
+{
+	return shm_load_relaxed(&segment->header->settings[setting]);
+}
+
+/* setting_chosen - the same for an opener, who has a choice of its own of some. */
+static inline uint64_t setting_chosen(const struct segment *segment, enum shm_setting setting,
+				      const uint64_t chosen[SETTING_COUNT])
+{
+	return setting >= SETTING_DURABILITY && chosen[setting] != SEGMENT_UNASKED ?
+		       chosen[setting] :
+		       segment_setting(segment, setting);
+}
+
+/*
+ * segment_configure - under the gate: from now on @settings are in force, in every process
+ * attached and after every restart. An element is SEGMENT_UNASKED: it stays as it is.
+ * 0; -ESTALE: the segment is not the cache's any more; -errno.
+ */
+int segment_configure(struct segment *segment, int lock_fd, const uint64_t settings[SETTING_COUNT]);
 
 /*
  * segment_retire - damaged beyond repair: no look-up begins in it any more, and

@@ -15,7 +15,10 @@
 #include "base/thread.h"
 #include "shm/epoch.h"
 #include "shm/wait.h"
+#include "store/evict.h"
 #include "store/footer.h"
+#include "store/former.h"
+#include "store/limits.h"
 #include "store/sweep.h"
 
 #define HASH_DIGITS 32
@@ -26,7 +29,7 @@ struct former {
 	char path[NAME_MAX + 8];
 	struct footer *footer;
 	int error; /* of the best one: another, perhaps newer, could not be looked into */
-	uint64_t file_bytes, age_ns, since_created_ns;
+	uint64_t file_bytes, disk_bytes, age_ns, since_created_ns;
 };
 
 static struct index_key key_of(const struct former *former)
@@ -57,6 +60,7 @@ static int look_into(int fd, struct former *former)
 	if (!S_ISREG(st.st_mode) || st.st_mode & 0222)
 		return -EBADMSG;
 	former->file_bytes = (uint64_t)st.st_size;
+	former->disk_bytes = (uint64_t)st.st_blocks * 512;
 	ret = footer_read(fd, former->file_bytes, &former->footer);
 	if (ret < 0)
 		return ret;
@@ -119,6 +123,8 @@ static void fill(struct store *store, struct entry_name name, const struct forme
 	shm_store_relaxed(&entry->file_bytes, former->file_bytes);
 	shm_store_relaxed(&entry->written, footer->bytes);
 	shm_store_relaxed(&entry->flushed, footer->bytes);
+	use_begin(store->segment, name, now_ns);
+	limits_charge(store, name, former->disk_bytes);
 }
 
 /* Is the file of a finished entry older than @former, and not the very same one by now? */
@@ -195,7 +201,7 @@ static void seal(struct store *store, struct entry_name name)
 	STEP("adopted");
 	wait_announce(&entry_at(segment, name.idx)->readers_event);
 	peer_count(store->peer, STAT_ADOPTED, 1);
-	sweep_note_expiry(store, expires_ns);
+	sweep_note_expiry(store, sweep_due_ns(store, name, expires_ns));
 	/* Removed while we were at it. */
 	if (state_is_garbage(shm_load(entry_state_word(segment, name.idx))))
 		sweep_entry(store, name);
@@ -221,7 +227,8 @@ static int adopt(struct store *store, struct entry_name name, const struct forme
 					   .key_bytes = key.key_bytes,
 					   .hash = key.hash,
 					   .max_age_ns = former->footer->max_age_ns,
-					   .window_bytes = store->segment->window_bytes,
+					   .window_bytes = segment_setting(store->segment,
+								   SETTING_WINDOW_BYTES),
 					   .flags = former->footer->format == BLOB_LZ4 ?
 							    ENTRY_LZ4 : 0 };
 	char path[BLOB_PATH_BYTES];
@@ -244,6 +251,7 @@ static int adopt(struct store *store, struct entry_name name, const struct forme
 	}
 	/* STEP former-renamed: its file has its name. Die here: the reaper fails it, the file goes with it. */
 	STEP("former-renamed");
+	former_took(store, key.hash, former->disk_bytes);
 	seal(store, name);
 	return 0;
 }
@@ -312,16 +320,6 @@ static void disown(const struct store *store, const char *path, const struct ind
 		free(former.footer);
 }
 
-/* By a glance: of hundreds in a directory most are of other keys. */
-static bool is_former(const struct store *store, const char *file_name)
-{
-	const char *uuid = file_name + HASH_DIGITS + 1;
-
-	return strnlen(file_name, HASH_DIGITS + UUID_TEXT_BYTES + 1) > HASH_DIGITS + UUID_TEXT_BYTES &&
-	       uuid[-1] == '.' && uuid[UUID_TEXT_BYTES - 1] == '.' &&
-	       memcmp(uuid, store->uuid, UUID_TEXT_BYTES - 1) != 0;
-}
-
 typedef void look_fn(const struct store *store, const char *path, const struct index_key *key,
 		     struct former *best);
 
@@ -347,7 +345,7 @@ static int look_through(const struct store *store, const struct index_key *key, 
 		return -ENOMEM;
 	}
 	while (errno = 0, (at = readdir(dir)) != NULL) {
-		if (!is_former(store, at->d_name))
+		if (!former_is_name(store, at->d_name))
 			continue;
 		count++;
 		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0 || !blob_parse(at->d_name, &id))
@@ -364,7 +362,6 @@ static int look_through(const struct store *store, const struct index_key *key, 
 /* What the directory has for @key; false: nothing. */
 static bool find(struct store *store, const struct index_key *key, struct former *best)
 {
-	shm_u64 *word = &store->segment->header->former[key->hash.high >> 62];
 	int count;
 
 	best->footer = NULL;
@@ -376,7 +373,7 @@ static bool find(struct store *store, const struct index_key *key, struct former
 		best->error = count;
 	/* None can come: each was there before the segment. */
 	if (count == 0)
-		shm_and(word, ~(1ull << (key->hash.high >> 56 & 63)));
+		former_none(store, (uint32_t)(key->hash.high >> 56));
 	return best->footer != NULL;
 }
 
@@ -437,6 +434,6 @@ int adopt_file(struct store *store, const char *path, bool dry_run)
 
 void adopt_is_over(struct store *store)
 {
-	for (unsigned i = 0; i < ARRAY_COUNT(store->segment->header->former); i++)
-		shm_store_relaxed(&store->segment->header->former[i], 0);
+	for (uint32_t fan = 0; fan < SHM_FANS; fan++)
+		former_none(store, fan);
 }

@@ -24,9 +24,7 @@
 /* adopt_may_help - may there be files of a former segment where this key's would be? */
 static inline bool adopt_may_help(const struct store *store, struct key_hash hash)
 {
-	shm_u64 *words = store->segment->header->former;
-
-	return shm_load_relaxed(&words[hash.high >> 62]) >> (hash.high >> 56 & 63) & 1;
+	return shm_load_relaxed(&store->segment->header->former[hash.high >> 56]) != 0;
 }
 
 /*

@@ -197,13 +197,14 @@ static int sync_directory(const struct store *store, const char *name)
 static int make_durable(const struct store *store, int fd, struct key_hash hash)
 {
 	char fan[3] = { 0 };
+	uint64_t durability = store_setting(store, SETTING_DURABILITY);
 	int ret;
 
-	if (store->durability == SCACHE_DURABILITY_NONE)
+	if (durability == SCACHE_DURABILITY_NONE)
 		return 0;
 	if (fsync(fd) < 0)
 		return -errno;
-	if (store->durability == SCACHE_DURABILITY_DATA)
+	if (durability == SCACHE_DURABILITY_DATA)
 		return 0;
 	put_hex(fan, hash.high >> 56, 2);
 	ret = sync_directory(store, fan);

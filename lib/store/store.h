@@ -17,12 +17,18 @@ struct store {
 	mode_t dir_mode; /* of directories we make */
 	mode_t file_mode; /* of files while they grow; sealed ones lose the w bits */
 	char uuid[UUID_TEXT_BYTES];
-	uint32_t durability, verify; /* enum scache_durability, enum scache_verify */
+	uint64_t chosen[SETTING_COUNT]; /* by its opener; SEGMENT_UNASKED: as the cache has it */
 	struct table table;
 	/* Who needs all this: calls and streams; at 0 leave() is called. */
 	_Atomic uint32_t users;
 	void (*leave)(struct store *store);
 };
+
+/* store_setting - what its opener has chosen, else as the cache has it. */
+static inline uint64_t store_setting(const struct store *store, enum shm_setting setting)
+{
+	return setting_chosen(store->segment, setting, store->chosen);
+}
 
 /* store_get - one user more. False if the last has gone already. */
 static inline bool store_get(struct store *store)

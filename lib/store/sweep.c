@@ -17,11 +17,12 @@
 #include "index/ring.h"
 #include "shm/epoch.h"
 #include "store/adopt.h"
+#include "store/evict.h"
+#include "store/limits.h"
 
 #define SLICE_ENTRIES 8
 #define ROOM_TRIES 256
 #define RETRY_NS NS_PER_SEC /* look again for what could not go yet */
-#define EVICT_SAMPLE 32
 
 /* ------------------------------------------------------------- one entry */
 
@@ -34,6 +35,7 @@ static void take_apart(struct store *store, struct entry_name name, bool has_fil
 		blob_unlink(store, name, entry_hash(entry));
 	else if (has_file)
 		blob_remove(store, name, entry_hash(entry));
+	limits_clear(store, name);
 	entry_free(store->peer, name);
 }
 
@@ -121,6 +123,33 @@ void sweep_note_expiry(struct store *store, uint64_t expires_ns)
 	shm_lower(&store->segment->header->next_sweep_ns, expires_ns);
 }
 
+uint64_t sweep_due_ns(const struct store *store, struct entry_name name, uint64_t expires_ns)
+{
+	const struct segment *segment = store->segment;
+	uint64_t idle_ns = segment_setting(segment, SETTING_MAX_IDLE_NS);
+	uint64_t used_ns = shm_load_relaxed(&segment->uses[name.idx]);
+
+	if (idle_ns > UINT64_MAX - used_ns)
+		return expires_ns;
+	return min_u64(expires_ns, used_ns + idle_ns);
+}
+
+void sweep_change_age(struct store *store, uint64_t from_ns, uint64_t to_ns)
+{
+	struct segment *segment = store->segment;
+
+	for (uint32_t idx = 0; idx < segment->geometry.entries; idx++) {
+		struct shm_entry *entry = entry_at(segment, idx);
+		uint64_t ended_ns = shm_load_relaxed(&entry->ended_ns);
+
+		/* By CAS: what is another entry by then has another time, or the new age. */
+		if (!shm_cas(&entry->max_age_ns, from_ns, to_ns) || ended_ns == 0)
+			continue;
+		shm_cas(&segment->expires[idx], add_saturated_u64(ended_ns, from_ns),
+			add_saturated_u64(ended_ns, to_ns));
+	}
+}
+
 /* Hide a finished entry that is older than allowed. */
 static bool expire(struct store *store, struct entry_name name)
 {
@@ -131,10 +160,11 @@ static bool expire(struct store *store, struct entry_name name)
 }
 
 /* Is there something to do about this entry? If not yet, when? */
-static bool is_due(const struct segment *segment, uint32_t idx, uint64_t word, uint64_t now_ns,
+static bool is_due(const struct store *store, uint32_t idx, uint64_t word, uint64_t now_ns,
 		   uint64_t *next_ns)
 {
-	uint64_t expires_ns;
+	struct entry_name name = { .idx = idx, .gen = state_gen(word) };
+	uint64_t due_ns;
 
 	if (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED)
 		return true;
@@ -144,10 +174,10 @@ static bool is_due(const struct segment *segment, uint32_t idx, uint64_t word, u
 		return orphan_is_forsaken(word, now_ns);
 	if (state_of(word) != ENTRY_SEALED)
 		return false;
-	expires_ns = shm_load_relaxed(&segment->expires[idx]);
-	if (expires_ns > now_ns)
-		*next_ns = min_u64(*next_ns, expires_ns);
-	return expires_ns <= now_ns;
+	due_ns = sweep_due_ns(store, name, shm_load_relaxed(&store->segment->expires[idx]));
+	if (due_ns > now_ns)
+		*next_ns = min_u64(*next_ns, due_ns);
+	return due_ns <= now_ns;
 }
 
 /*
@@ -170,7 +200,7 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 		uint64_t word = shm_load(entry_state_word(segment, idx));
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
 
-		if (!is_due(segment, idx, word, now_ns, &next_ns))
+		if (!is_due(store, idx, word, now_ns, &next_ns))
 			continue;
 		tried++;
 		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word))
@@ -202,39 +232,6 @@ void sweep_slice(struct store *store)
 uint32_t sweep_collect(struct store *store)
 {
 	return sweep_pass(store, UINT32_MAX, UINT32_MAX);
-}
-
-/* Of a sample of finished entries that nobody reads, remove the oldest. */
-static bool evict_oldest(struct store *store)
-{
-	struct segment *segment = store->segment;
-	uint32_t count = segment->geometry.entries, start, i, looked = 0;
-	struct entry_name victim = { .idx = UINT32_MAX };
-	struct cursor_survey survey;
-	uint64_t oldest_ns = 0, now_ns = clock_shared_ns();
-
-	start = (uint32_t)(clock_shared_ns() >> 10);
-	for (i = 0; i < count && looked < EVICT_SAMPLE; i++) {
-		uint32_t idx = (start + i) % count;
-		uint64_t word = shm_load(entry_state_word(segment, idx)), age_ns;
-		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
-
-		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word))
-			continue;
-		looked++;
-		age_ns = clock_age_ns(shm_load_relaxed(&entry_at(segment, idx)->ended_ns), now_ns);
-		if (victim.idx != UINT32_MAX && age_ns <= oldest_ns)
-			continue;
-		cursor_survey(segment, name, &survey);
-		if (survey.count > 0)
-			continue;
-		oldest_ns = age_ns;
-		victim = name;
-	}
-	if (victim.idx == UINT32_MAX || !entry_hide(segment, victim, ENTRY_SEALED))
-		return false;
-	peer_count(store->peer, STAT_REMOVED, 1);
-	return sweep_entry(store, victim);
 }
 
 /*
@@ -269,7 +266,7 @@ bool sweep_make_room(struct store *store)
 		return true;
 	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
-	return collect_from_stopped(store) || evict_oldest(store);
+	return collect_from_stopped(store) || evict_entries(store, 1) > 0;
 }
 
 int sweep_claim(struct store *store, struct entry_name *ret_name)

@@ -38,6 +38,12 @@ uint32_t sweep_collect(struct store *store);
 /* sweep_note_expiry - an entry was finished that expires at @expires_ns. */
 void sweep_note_expiry(struct store *store, uint64_t expires_ns);
 
+/* sweep_due_ns - when a finished entry that @expires_ns is to go, if nobody asks for it. */
+uint64_t sweep_due_ns(const struct store *store, struct entry_name name, uint64_t expires_ns);
+
+/* sweep_change_age - entries that had the cache's greatest age have the new one. */
+void sweep_change_age(struct store *store, uint64_t from_ns, uint64_t to_ns);
+
 /* sweep_all - everything scache_sweep() promises. 0 or -errno. */
 int sweep_all(struct store *store, const struct scache_sweep_options *options,
 	      struct scache_sweep_report *report);

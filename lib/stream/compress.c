@@ -135,7 +135,7 @@ static int put_block(struct compressor *compressor, size_t bytes, bool compress)
 			      bytes, compress, &data, &word);
 	ret = note_word(compressor, flushed, word);
 	if (ret == 0)
-		ret = blob_write(writer->fd, data, stored, compressor->at);
+		ret = room_write(writer, data, stored, compressor->at);
 	if (ret < 0)
 		return ret;
 	/* STEP block-written: in the file, not announced. Die here: bytes nobody counts. */
@@ -350,7 +350,7 @@ int compress_end(struct scache_writer *writer, struct footer *footer)
 	frame_end(compressor->encoder, end);
 	ret = blob_write(writer->fd, header, sizeof(header), 0);
 	if (ret == 0)
-		ret = blob_write(writer->fd, end, sizeof(end), compressor->at);
+		ret = room_write(writer, end, sizeof(end), compressor->at);
 	footer->format = BLOB_LZ4;
 	footer->stored_bytes = compressor->at + sizeof(end);
 	footer->words = compressor->words;

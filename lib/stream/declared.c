@@ -17,6 +17,7 @@
 #include "base/quiet.h"
 #include "base/thread.h"
 #include "store/blob.h"
+#include "store/limits.h"
 #include "stream/stream.h"
 
 #define RESERVE_BYTES_MIN (1u << 20) /* less is not worth a system call */
@@ -50,7 +51,7 @@ static int reserve(int fd, uint64_t bytes)
 	return ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG ? ret : 0;
 }
 
-int declared_create_file(const struct store *store, struct entry_name name)
+int declared_create_file(struct store *store, struct entry_name name)
 {
 	const struct shm_entry *entry = entry_at(store->segment, name.idx);
 	uint64_t declared_bytes = shm_load_relaxed((shm_u64 *)&entry->declared_bytes);
@@ -59,7 +60,9 @@ int declared_create_file(const struct store *store, struct entry_name name)
 	if (fd < 0 || !is_reserved(declared_bytes) ||
 	    shm_load_relaxed((shm_u32 *)&entry->flags) & (ENTRY_LZ4 | ENTRY_AUTO))
 		return fd;
-	ret = reserve(fd, declared_bytes);
+	ret = limits_reserve(store, name, declared_bytes);
+	if (ret == 0)
+		ret = reserve(fd, declared_bytes);
 	if (ret == 0)
 		return fd;
 	/* Nobody has come to open it: it has no byte yet. */

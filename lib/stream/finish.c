@@ -16,6 +16,7 @@
 #include "index/ring.h"
 #include "shm/wait.h"
 #include "store/blob.h"
+#include "store/evict.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -58,7 +59,7 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	struct store *store = writer->store;
 	struct shm_entry *entry = writer->entry;
 	uint64_t ended_ns = clock_shared_ns(), max_age_ns = shm_load_relaxed(&entry->max_age_ns);
-	uint64_t expires_ns = max_age_ns > UINT64_MAX - ended_ns ? UINT64_MAX : ended_ns + max_age_ns;
+	uint64_t expires_ns = add_saturated_u64(ended_ns, max_age_ns);
 
 	writer->ended = true;
 	writer_count_bytes(writer);
@@ -66,6 +67,7 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	leave_ring(writer);
 	shm_store_relaxed(&entry->ended_ns, ended_ns);
 	shm_store_relaxed(&store->segment->expires[writer->name.idx], expires_ns);
+	use_begin(store->segment, writer->name, ended_ns);
 	/* STEP entry-ending: all of it is there but the word. Die here: the reaper fails it. */
 	STEP("entry-ending");
 	/* ORDER entry-ended, release: code, sizes and times before the state. Pairs with reader_ended(). */
@@ -81,7 +83,7 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	 */
 	STEP("end-told");
 	if (state == ENTRY_SEALED)
-		sweep_note_expiry(store, expires_ns);
+		sweep_note_expiry(store, sweep_due_ns(store, writer->name, expires_ns));
 	if (state_is_garbage(shm_load(writer->state)))
 		sweep_entry(store, writer->name);
 	return 0;

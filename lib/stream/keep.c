@@ -15,6 +15,7 @@
 #include "base/thread.h"
 #include "store/blob.h"
 #include "store/footer.h"
+#include "store/limits.h"
 #include "stream/stream.h"
 
 void keep_note(struct scache_writer *writer, const void *data, size_t bytes)
@@ -87,7 +88,13 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 	if (data == NULL)
 		return -ENOMEM;
 	footer_encode(&footer, data);
-	ret = blob_write_two(writer->fd, tail, bytes, data, (size_t)all, footer.stored_bytes - bytes);
+	ret = room_reserve(writer, footer.stored_bytes + all, false);
+	for (int i = 0; ret == 0 && i < 2; i++) {
+		ret = blob_write_two(writer->fd, tail, bytes, data, (size_t)all,
+				     footer.stored_bytes - bytes);
+		if (likely(ret == 0) || !room_was_short(writer, ret, bytes + all))
+			break;
+	}
 	free(data);
 	if (ret == 0)
 		shm_store_relaxed(&writer->entry->file_bytes, footer.stored_bytes + all);
@@ -116,6 +123,7 @@ int keep_file(struct scache_writer *writer)
 	writer->flushed = writer->written;
 	/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 	shm_store_release(&writer->entry->flushed, writer->flushed);
+	limits_settle(writer->store, writer->name, writer->fd);
 	ret = blob_seal(writer->store, writer->fd, entry_hash(writer->entry));
 	writer->fd = -1;
 	/* Removed meanwhile: not to come back after us all. Pairs with collect(). */

@@ -46,10 +46,11 @@ struct blob_facts reader_facts(const struct scache_reader *reader, uint64_t stat
 		.bytes = TABLE_GROWING,
 		.is_packed = shm_load_relaxed(&reader->entry->flags) & ENTRY_LZ4,
 	};
-	uint32_t verify = reader->store->verify;
+	uint64_t verify;
 
 	if (state_of(state) != ENTRY_SEALED)
 		return facts;
+	verify = store_setting(reader->store, SETTING_VERIFY);
 	facts.bytes = shm_load_relaxed(&reader->entry->written);
 	facts.file_bytes = shm_load_relaxed(&reader->entry->file_bytes);
 	facts.is_guarded = verify == SCACHE_VERIFY_ALWAYS ||

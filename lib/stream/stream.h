@@ -128,6 +128,7 @@ struct scache_writer {
 	uint32_t key_bytes;
 	uint32_t pace_cell;
 	uint32_t reap_hand; /* where dead readers are looked for next */
+	uint64_t charged; /* what the file may have without asking; see room.c */
 	struct sums sums; /* of the bytes in the file; see keep.c */
 	int fd; /* -1: no file */
 	bool run_to_end;
@@ -179,6 +180,20 @@ void writer_go_without_file(struct scache_writer *writer);
 
 /* writer_flush - the ring to the file: whole flush units, or (@all) what there is. */
 void writer_flush(struct scache_writer *writer, bool all);
+
+/* ----------------------------------------------------------------- room.c */
+
+/*
+ * room_reserve - the file is going to have @bytes bytes in all, and more if it @grows. 0, or
+ * -ENOSPC: the limits do not allow it, whatever goes.
+ */
+int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows);
+
+/* room_was_short - a write of @bytes has ended in @error: others go for it. True: try again. */
+bool room_was_short(struct scache_writer *writer, int error, uint64_t bytes);
+
+/* room_write - reserve, and blob_write(), twice if need be. 0 or -errno. */
+int room_write(struct scache_writer *writer, const void *data, size_t bytes, uint64_t offset);
 
 /* ------------------------------------------------------------- compress.c */
 
@@ -233,7 +248,7 @@ int writer_check_handle(struct scache_writer *writer);
  * declared_create_file - blob_create(), with room for all of it if the entry says how
  * much that is. -ENOSPC, -EDQUOT or -EFBIG also if there is none: then there is no file.
  */
-int declared_create_file(const struct store *store, struct entry_name name);
+int declared_create_file(struct store *store, struct entry_name name);
 
 /* declared_give_back - the room behind the end of its file is needed no more. */
 void declared_give_back(const struct scache_writer *writer);

@@ -41,6 +41,7 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->state = entry_state_word(segment, name.idx);
 	writer->fd = fd;
 	writer->pace_cell = CURSOR_NONE;
+	writer->charged = shm_load_relaxed(&segment->charges[name.idx]);
 	writer->window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
 	writer->declared_bytes = shm_load_relaxed(&writer->entry->declared_bytes);
 	flags = shm_load_relaxed(&writer->entry->flags);
@@ -132,7 +133,7 @@ void writer_flush(struct scache_writer *writer, bool all)
 
 		if (bytes < unit && !all)
 			return;
-		if (blob_write(writer->fd, writer->ring + offset, bytes, writer->flushed) < 0) {
+		if (room_write(writer, writer->ring + offset, bytes, writer->flushed) < 0) {
 			writer_go_without_file(writer);
 			return;
 		}
@@ -189,7 +190,7 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 	int ret;
 
 	bytes = min_u64(bytes, ENTRY_PASS_BYTES_MAX);
-	ret = blob_write(writer->fd, data, bytes, writer->written);
+	ret = room_write(writer, data, bytes, writer->written);
 	if (ret < 0)
 		return ret;
 	/* STEP file-appended: in the file, not flushed. Die here: bytes nobody counts. */

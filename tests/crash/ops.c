@@ -23,6 +23,8 @@
 
 #define HELD_SEATS 16
 
+static const char zeros[300000];
+
 /* ------------------------------------------------------------------- pieces */
 
 int look_up(struct scache *cache, const char *key, struct scache_reader **ret_reader)
@@ -120,6 +122,29 @@ static void run_adopt(void)
 	read_key(cache, KEY);
 	scache_remove(cache, "unwanted", 8);
 	must_be(scache_sweep(cache, NULL, NULL), 0);
+	disarm();
+	scache_close(cache);
+}
+
+/* Little is allowed: former blobs count, and what nobody reads makes way. */
+static void run_limit(void)
+{
+	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = 1 << 20 };
+	struct scache *cache = open_cache();
+
+	arm();
+	scache_configure(cache, &changes);
+	for (uint64_t i = 0; i < 4; i++) {
+		char key[] = { 'm', (char)('0' + i), '\0' };
+		struct scache_writer *writer;
+
+		if (acquire(cache, key, SCACHE_RUN_TO_END, 0, NULL, &writer) != 0 || writer == NULL)
+			continue;
+		must_be(scache_write(writer, zeros, sizeof(zeros), SCACHE_FOREVER),
+			sizeof(zeros));
+		must(scache_finish(writer) >= 0);
+		scache_writer_close(writer);
+	}
 	disarm();
 	scache_close(cache);
 }
@@ -403,6 +428,7 @@ const struct op ops[] = {
 	{ .name = "sweep", .run = run_sweep, .mate = mate_litter, .flags = OP_QUIET },
 	{ .name = "sweep, pinned", .run = run_sweep_pinned, .mate = mate_pinned,
 	  .flags = OP_QUIET },
+	{ .name = "limit", .run = run_limit, .prepare = prepare_former, .flags = OP_QUIET },
 	{ .name = "destroy", .run = run_destroy, .prepare = prepare_blob, .flags = OP_OPENS },
 };
 const int op_count = sizeof(ops) / sizeof(ops[0]);

@@ -286,5 +286,5 @@ void world_make_former(void)
 	if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes)
 		fail("the former blob cannot be made");
 	close(fd);
-	shm_or(&store->segment->header->former[hash.high >> 62], 1ull << (hash.high >> 56 & 63));
+	shm_store(&store->segment->header->former[hash.high >> 56], FORMER_UNKNOWN);
 }

@@ -169,7 +169,9 @@ static void cut_log(enum model model, uint32_t count, struct tally *tally)
 
 /* ------------------------------------------------------------------------ options */
 
-static const char *const durabilities[] = { "none", "data", "full" };
+static const char *const durabilities[] = { [SCACHE_DURABILITY_NONE] = "none",
+					    [SCACHE_DURABILITY_DATA] = "data",
+					    [SCACHE_DURABILITY_FULL] = "full" };
 
 static bool try_durability(uint32_t durability, uint64_t cuts, uint64_t seed)
 {
@@ -228,7 +230,7 @@ int main(int argc, char **argv)
 	}
 	printf("seed %llu\n", (unsigned long long)seed);
 	make_places();
-	for (uint32_t i = 0; i < 3; i++)
+	for (uint32_t i = SCACHE_DURABILITY_NONE; i <= SCACHE_DURABILITY_FULL; i++)
 		if (only == NULL || strcmp(only, durabilities[i]) == 0)
 			is_good &= try_durability(i, cuts, seed);
 	return !is_good;

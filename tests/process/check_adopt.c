@@ -20,6 +20,7 @@
 #include "../util/spawn.h"
 #include "api/cache.h"
 #include "base/clock.h"
+#include "store/adopt.h"
 
 #define BLOCK (256ull << 10)
 #define CROWD 16
@@ -395,17 +396,14 @@ static int directories_left(struct scache *cache)
 	shm_u64 *words = cache->seat->store.segment->header->former;
 	int count = 0;
 
-	for (int i = 0; i < 4; i++)
-		count += __builtin_popcountll(shm_load(&words[i]));
+	for (int i = 0; i < SHM_FANS; i++)
+		count += shm_load(&words[i]) != 0;
 	return count;
 }
 
 static int has_hint(struct scache *cache, const char *key)
 {
-	struct key_hash hash = hash_key(key, strlen(key));
-	shm_u64 *words = cache->seat->store.segment->header->former;
-
-	return shm_load(&words[hash.high >> 62]) >> (hash.high >> 56 & 63) & 1;
+	return adopt_may_help(&cache->seat->store, hash_key(key, strlen(key)));
 }
 
 START_TEST(a_directory_without_former_files_is_looked_through_once)

@@ -153,7 +153,7 @@ run "$sc" stat
 want_status 0
 grep -q "^cache $work/cache\$" "$work/out" || fail "no directory"
 grep -q '^  productions  *7$' "$work/out" || fail "no productions"
-grep -q '^  max_age  *1*  *60 min$' "$work/out" || fail "no max_age"
+grep -q '^  max-age  *60 min$' "$work/out" || fail "no max-age"
 
 case_is "check finds nothing wrong"
 run "$sc" check

@@ -173,8 +173,9 @@ static const struct lock_record example = {
 	.uuid = { 0, 1, 0x7f, 0x80, 0xff, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xfe },
 	.boot_id = "01234567-89ab-cdef-0123-456789abcdef",
 	.wanted = { .entries = 1, .peers = 2, .blocks = 3, .rings = 4, .ring_bytes = 1ull << 30 },
-	.max_age_ns = UINT64_MAX,
-	.window_bytes = 0,
+	.settings = { [SETTING_WINDOW_BYTES] = 0,
+		      [SETTING_MAX_AGE_NS] = UINT64_MAX,
+		      [SETTING_LEVEL] = 12 },
 	.path = "/a path/with blanks/streamcache.00017f80ff05060708090a0b0c0d0efe",
 };
 
@@ -197,8 +198,8 @@ static void expect_equal(const struct lock_record *a, const struct lock_record *
 	ck_assert_uint_eq(a->wanted.blocks, b->wanted.blocks);
 	ck_assert_uint_eq(a->wanted.rings, b->wanted.rings);
 	ck_assert_uint_eq(a->wanted.ring_bytes, b->wanted.ring_bytes);
-	ck_assert_uint_eq(a->max_age_ns, b->max_age_ns);
-	ck_assert_uint_eq(a->window_bytes, b->window_bytes);
+	for (int i = 0; i < SETTING_COUNT; i++)
+		ck_assert_uint_eq(a->settings[i], b->settings[i]);
 	ck_assert_str_eq(a->path, b->path);
 }
 

@@ -37,6 +37,8 @@ static void set_up(void)
 		.ring_bytes = SCRATCH_RING_BYTES,
 		.window_bytes = SCACHE_UNLIMITED,
 		.max_age_ns = SCACHE_UNLIMITED,
+		.max_bytes = SCACHE_UNLIMITED,
+		.min_free_percent = SCACHE_ZERO,
 		.segment_dir = scratch_base,
 	};
 }

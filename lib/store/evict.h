@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * evict - which finished entries go when there is no room for all.
+ *
+ * SIEVE (Y. Zhang et al., SIEVE is simpler than LRU, NSDI 2024): a hand goes from the
+ * oldest entry to the newest; one that was asked for since the hand came by last
+ * stays and is asked again the next time round, one that was not goes. So a
+ * scan of what is wanted once passes through without driving out what is wanted again, and a
+ * hit stores one bit, and only if that is not set.
+ *
+ * There it is a list. Here the order is the time of completion, and the hand a moment
+ * in it: a walk over the table picks the next few behind the hand. Hand and bits
+ * are hints: lost or torn by a death they cost a better choice.
+ *
+ * What somebody reads is passed over: it would give nothing back.
+ */
+#ifndef STORE_EVICT_H
+#define STORE_EVICT_H
+
+#include "base/clock.h"
+#include "store/store.h"
+
+/* evict_bytes - until what goes had charges of @bytes. False if nothing could go. */
+bool evict_bytes(struct store *store, uint64_t bytes);
+
+/* evict_entries - up to @count of them. Returns how many went. */
+uint64_t evict_entries(struct store *store, uint64_t count);
+
+/* A word of uses[]: when an entry was last asked for, and since the hand came by. */
+#define USE_NOTED 1u
+#define USE_GRAIN_NS (NS_PER_SEC / 8) /* no finer than that is it known */
+
+/* use_begin - it is finished @now_ns: nobody has asked for it since. */
+static inline void use_begin(struct segment *segment, struct entry_name name, uint64_t now_ns)
+{
+	shm_store_relaxed(&segment->uses[name.idx], now_ns & ~(uint64_t)USE_NOTED);
+}
+
+/* use_note - somebody has asked for it. Stores only what is news: all hits would meet there. */
+static inline void use_note(struct segment *segment, struct entry_name name, uint64_t now_ns)
+{
+	uint64_t use = shm_load_relaxed(&segment->uses[name.idx]);
+
+	if (unlikely(!(use & USE_NOTED) || now_ns - use > USE_GRAIN_NS))
+		shm_store_relaxed(&segment->uses[name.idx], now_ns | USE_NOTED);
+}
+
+/* use_is_idle - has nobody asked for it for @idle_ns? */
+static inline bool use_is_idle(const struct segment *segment, uint32_t idx, uint64_t idle_ns,
+			       uint64_t now_ns)
+{
+	uint64_t use = shm_load_relaxed(&segment->uses[idx]);
+
+	return idle_ns != UINT64_MAX && clock_age_ns(use, now_ns) >= idle_ns;
+}
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/former.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/step.h"
+#include "base/thread.h"
+#include "store/adopt.h"
+#include "store/blob.h"
+
+#define HASH_DIGITS 32
+#define SLICE_FILES 64 /* adopted or removed at once */
+
+bool former_is_name(const struct store *store, const char *file_name)
+{
+	const char *uuid = file_name + HASH_DIGITS + 1;
+
+	return strnlen(file_name, HASH_DIGITS + UUID_TEXT_BYTES + 1) > HASH_DIGITS + UUID_TEXT_BYTES &&
+	       uuid[-1] == '.' && uuid[UUID_TEXT_BYTES - 1] == '.' &&
+	       memcmp(uuid, store->uuid, UUID_TEXT_BYTES - 1) != 0;
+}
+
+uint64_t former_bytes(const struct store *store)
+{
+	uint64_t sum = 0, bytes;
+
+	for (uint32_t fan = 0; fan < SHM_FANS; fan++) {
+		bytes = shm_load_relaxed(&store->segment->header->former[fan]);
+		sum += bytes != FORMER_UNKNOWN ? bytes : 0;
+	}
+	return sum;
+}
+
+void former_none(struct store *store, uint32_t fan)
+{
+	shm_store_relaxed(&store->segment->header->former[fan], 0);
+}
+
+void former_took(struct store *store, struct key_hash hash, uint64_t bytes)
+{
+	shm_u64 *word = &store->segment->header->former[hash.high >> 56];
+	uint64_t before = shm_load_relaxed(word);
+
+	/* 0 says that there is none: that only a look at all of the directory can tell. */
+	while (before != FORMER_UNKNOWN && before > 1 &&
+	       !shm_cas(word, before, before - min_u64(bytes, before - 1)))
+		before = shm_load_relaxed(word);
+}
+
+static DIR *open_fan(const struct store *store, uint32_t fan)
+{
+	char name[4];
+	int fd;
+	DIR *dir;
+
+	snprintf(name, sizeof(name), "%02x", fan);
+	fd = fd_openat(store->blobs_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return NULL;
+	dir = fdopendir(fd);
+	if (dir == NULL)
+		close(fd);
+	return dir;
+}
+
+/* How much they take in one directory; FORMER_UNKNOWN if it cannot be read. */
+static uint64_t count_fan(const struct store *store, uint32_t fan)
+{
+	DIR *dir = open_fan(store, fan);
+	uint64_t sum = 0;
+	struct dirent *at;
+	struct stat st;
+
+	if (dir == NULL)
+		return errno == ENOENT ? 0 : FORMER_UNKNOWN;
+	while ((at = readdir(dir)) != NULL)
+		if (former_is_name(store, at->d_name) &&
+		    fstatat(dirfd(dir), at->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			sum += max_u64((uint64_t)st.st_blocks * 512, 1);
+	closedir(dir);
+	return sum;
+}
+
+bool former_count(struct store *store, uint32_t fans)
+{
+	UNCANCELLED;
+	bool is_counted = true;
+
+	for (uint32_t fan = 0; fan < SHM_FANS; fan++) {
+		shm_u64 *word = &store->segment->header->former[fan];
+		uint64_t bytes;
+
+		if (shm_load_relaxed(word) != FORMER_UNKNOWN)
+			continue;
+		if (fans == 0)
+			return false;
+		fans--;
+		bytes = count_fan(store, fan);
+		is_counted &= bytes != FORMER_UNKNOWN;
+		/* More may come to those of a segment that is still in use. */
+		if (bytes == 0 && adopt_is_theirs(store))
+			bytes = 1;
+		/* STEP former-counted: not told. Die here: the next one counts. */
+		STEP("former-counted");
+		shm_cas(word, FORMER_UNKNOWN, bytes);
+	}
+	return is_counted;
+}
+
+/* Entries, or gone. How many; 0 in *ret_left: the directory has none any more. */
+static uint32_t adopt_fan(struct store *store, uint32_t fan, uint32_t *ret_left)
+{
+	char path[NAME_MAX + 8];
+	uint32_t done = 0;
+	struct dirent *at;
+	DIR *dir = open_fan(store, fan);
+
+	*ret_left = 0;
+	if (dir == NULL) {
+		*ret_left = errno != ENOENT;
+		return 0;
+	}
+	while ((at = readdir(dir)) != NULL) {
+		if (!former_is_name(store, at->d_name))
+			continue;
+		if (done == SLICE_FILES) {
+			(*ret_left)++;
+			break;
+		}
+		snprintf(path, sizeof(path), "%02x/%s", fan, at->d_name);
+		switch (adopt_file(store, path, false)) {
+		case 1:
+			done++;
+			break;
+		case 0:
+			if (blob_remove_path(store, path) == 0) {
+				done++;
+				break;
+			}
+			/* fallthrough */
+		default:
+			(*ret_left)++;
+		}
+	}
+	closedir(dir);
+	return done;
+}
+
+bool former_adopt_some(struct store *store)
+{
+	UNCANCELLED;
+	uint32_t left;
+
+	if (adopt_is_theirs(store))
+		return false;
+	for (uint32_t fan = 0; fan < SHM_FANS; fan++) {
+		uint32_t done;
+
+		if (shm_load_relaxed(&store->segment->header->former[fan]) == 0)
+			continue;
+		done = adopt_fan(store, fan, &left);
+		if (left == 0)
+			former_none(store, fan);
+		if (done > 0)
+			return true;
+	}
+	return false;
+}

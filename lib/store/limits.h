@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * limits - how much a cache takes of its disk, and who may take more.
+ *
+ * Each entry has a charge: the bytes that its file has, or is going to have. It is set
+ * before they are written and is 0 again when the file has gone, so the sum of all
+ * charges is what the cache takes, whoever was killed and wherever. That sum is what
+ * counts, and no running total, which the dead would leave wrong.
+ *
+ * Only, nobody adds up a table for each block that he writes. Whoever does leaves a
+ * budget: `ever` counts what was charged at any time and never falls, and up to
+ * `ever` + what was free then = `until` there is no need to look. What is given back
+ * meanwhile only makes that too careful, and so does a budget of somebody who
+ * was slower; what a process did not come to count, since it was killed, is one step.
+ *
+ * What is free is the least of: max_bytes less the sum; and, since others use the
+ * disk as well, a quarter of what the file system has beyond min_free.
+ */
+#ifndef STORE_LIMITS_H
+#define STORE_LIMITS_H
+
+#include "store/store.h"
+
+/*
+ * limits_reserve - our entry is going to have @bytes on the disk: make room, if need be by
+ * removing others, and charge it. 0; -ENOSPC: then it has what it had.
+ * If we die inside: charged with more than it has, until it is swept.
+ */
+int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes);
+
+/* limits_settle - our entry's file, open as @fd, has what it has. */
+void limits_settle(struct store *store, struct entry_name name, int fd);
+
+/* limits_charge - the same for one that was there before: @bytes, and there is no choice. */
+void limits_charge(struct store *store, struct entry_name name, uint64_t bytes);
+
+/* limits_clear - its file has gone. */
+void limits_clear(struct store *store, struct entry_name name);
+
+/* limits_allow_entry - may there be one entry more? Removes others if need be. 0 or -ENOSPC. */
+int limits_allow_entry(struct store *store);
+
+/* limits_forget - what is allowed has changed, or what is used: ask anew. */
+void limits_forget(struct store *store);
+
+/* limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. */
+void limits_keep(struct store *store);
+
+/* What is used and what is left of it. */
+struct limits_use {
+	uint64_t bytes;	   /* all charges, and files of former segments as far as counted */
+	uint64_t entries;  /* slots in use */
+	uint64_t spare_bytes; /* that may be charged yet; UINT64_MAX: no limit */
+};
+
+void limits_measure(const struct store *store, struct limits_use *ret_use);
+
+#endif
