@@ -132,7 +132,8 @@ int scache_finish(struct scache_writer *writer)
 	ret = end_with(writer, ENTRY_SEALED, writer->ring_only ? ENTRY_HIDDEN : 0);
 	if (ret < 0)
 		return writer->error = ret;
-	return writer->ring_only ? SCACHE_NOT_KEPT : 0;
+	/* See keep_file(): what ends in a retired segment nobody will find. */
+	return writer->ring_only || segment_is_retired(writer->store->segment) ? SCACHE_NOT_KEPT : 0;
 }
 
 /* Keep the message behind the key, or behind the bytes in the file, or cut it. */

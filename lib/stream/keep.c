@@ -47,6 +47,15 @@ static int catch_up(struct scache_writer *writer)
 	return ret;
 }
 
+/*
+ * Removed, or in a retired segment, where no removal would find its entry: its readers
+ * get it, nobody adopts it.
+ */
+static bool is_disowned(const struct scache_writer *writer)
+{
+	return state_is_hidden(shm_load(writer->state)) || segment_is_retired(writer->store->segment);
+}
+
 static void fill_times(const struct shm_entry *entry, struct footer *footer)
 {
 	uint64_t age_ns = clock_shared_ns() - shm_load_relaxed((shm_u64 *)&entry->created_ns);
@@ -77,11 +86,8 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 	footer.note = writer->note;
 	footer.note_bytes = writer->note_bytes;
 	fill_times(writer->entry, &footer);
-	/*
-	 * Removed: its readers get it, nobody adopts it. Asked after the time was taken: what
-	 * is produced once this one is removed is newer.
-	 */
-	if (state_is_hidden(shm_load(writer->state)))
+	/* Asked after the time was taken: what is produced once this one is removed is newer. */
+	if (is_disowned(writer))
 		footer.max_age_ns = 0;
 	all = footer_bytes(&footer);
 	data = malloc((size_t)all);
@@ -126,8 +132,11 @@ int keep_file(struct scache_writer *writer)
 	limits_settle(writer->store, writer->name, writer->fd);
 	ret = blob_seal(writer->store, writer->fd, entry_hash(writer->entry));
 	writer->fd = -1;
-	/* Removed meanwhile: not to come back after us all. Pairs with collect(). */
-	if (state_is_hidden(shm_load(writer->state)))
+	/*
+	 * Meanwhile, too: not to come back after us all. Pairs with collect(), and with disown()
+	 * in store/adopt.c, which passes over what can be written: then we see that we are retired.
+	 */
+	if (is_disowned(writer))
 		blob_disown(writer->store, writer->name, entry_hash(writer->entry));
 	return ret;
 }

@@ -36,7 +36,7 @@ static void hold_on(void *arg)
 	child_listen();
 	must_be(former_read(reader, BY_READ, 1, BYTES), 0);
 	scache_reader_close(reader);
-	must_be(scache_finish(writer), 0);
+	must_be(scache_finish(writer), SCACHE_NOT_KEPT);
 	scache_writer_close(writer);
 	scratch_close(cache);
 }
@@ -70,11 +70,55 @@ START_TEST(nothing_is_touched_while_somebody_is_attached_to_a_former_segment)
 	child_tell(&child, 0);
 	child_join(&child);
 	former_has(cache, "k", 1, BYTES);
-	/* Finished long after this segment was made. */
-	former_has(cache, "growing", 2, BYTES);
-	must_be(scratch_stat(cache).adopted, 2);
+	/* Finished where nobody could remove it any more. */
+	must(scratch_misses(cache, "growing"));
+	must_be(scratch_stat(cache).adopted, 1);
 	scratch_is_clean(cache);
+	must_be(scratch_blobs(), 1);
 	scratch_close(cache);
+}
+END_TEST
+
+static const char *moment;
+
+static void be_retired(const char *label)
+{
+	if (strcmp(label, moment) == 0)
+		former_lose(LOST_TRUST);
+}
+
+/* Retired before its end is written, or while it is. */
+START_TEST(what_is_finished_in_a_retired_segment_does_not_outlive_it)
+{
+	static const char *const moments[] = { "footer-written", "blob-sealed", "none" };
+	struct scache_writer *writer;
+	struct scache *cache, *later;
+	char path[400];
+
+	for (int i = 0; i < 3; i++) {
+		cache = scratch_open();
+		writer = scratch_create(cache, "k", 0, NULL);
+		must_be(pattern_write(writer, 1, 0, BYTES, 70000, NULL), BYTES);
+		scratch_blob(path, sizeof(path));
+		moment = moments[i];
+		if (i == 2)
+			former_lose(LOST_TRUST);
+		step_set_hook(be_retired);
+		must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+		step_set_hook(NULL);
+		scache_writer_close(writer);
+		scratch_close(cache);
+		/* As if its producer had died between the seal and the look at its segment. */
+		if (i == 2)
+			must(chmod(path, 0400) == 0);
+		later = scratch_open();
+		/* Sealed before: then a removal has seen it. */
+		must_be(scratch_misses(later, "k"), i != 1);
+		must_be(scache_remove(later, "k", 1), i == 1 ? 0 : -ENOENT);
+		scratch_is_clean(later);
+		must_be(scratch_blobs(), 0);
+		scratch_close(later);
+	}
 }
 END_TEST
 
@@ -90,13 +134,14 @@ START_TEST(what_was_removed_meanwhile_does_not_come_back_when_they_have_left)
 	cache = scratch_open();
 	pattern_produce(scratch_create(cache, "k", 0, NULL), 3, BYTES, 70000);
 	must_be(scache_remove(cache, "k", 1), 0);
+	must_be(scache_remove(cache, "growing", 7), -ENOENT);
 	/* Theirs is whole: the child reads it. */
 	child_tell(&child, 0);
 	child_join(&child);
 	must(scratch_misses(cache, "k"));
-	former_has(cache, "growing", 2, BYTES);
+	must(scratch_misses(cache, "growing"));
 	scratch_is_clean(cache);
-	must_be(scratch_blobs(), 1);
+	must_be(scratch_blobs(), 0);
 	scratch_close(cache);
 }
 END_TEST
@@ -107,8 +152,6 @@ static void make_a_newer_segment(void *arg)
 	former_put("k", 2, BYTES);
 	former_put("other", 2, BYTES);
 }
-
-static const char *moment;
 
 /* Our segment is retired, and others have used a newer one since, and left. */
 static void be_overtaken(const char *label)
@@ -452,6 +495,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		nothing_is_touched_while_somebody_is_attached_to_a_former_segment,
+		what_is_finished_in_a_retired_segment_does_not_outlive_it,
 		what_was_removed_meanwhile_does_not_come_back_when_they_have_left,
 		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
 		nor_does_a_sweep,
