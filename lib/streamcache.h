@@ -250,7 +250,9 @@ SCACHE_API int scache_configure(struct scache *cache, const struct scache_option
 
 /* flags of struct scache_acquire_options */
 #define SCACHE_RUN_TO_END 1u /* writer: go on although no reader is left */
-#define SCACHE_REFRESH 2u    /* a finished entry does not count; a growing one does */
+#define SCACHE_REFRESH 2u    /* a finished entry does not count; a growing one does.
+				SCACHE_BYPASS if what a former segment may have left
+				could not be looked into or removed */
 #define SCACHE_PACE_SLOWEST 8u /* writer: the window counts from the slowest reader,
 				  not from the fastest: with a window within the
 				  ring, who is there from the start stays in it */
@@ -339,7 +341,9 @@ SCACHE_API int scache_lookup(struct scache *cache, const void *key, size_t key_b
  * scache_remove - make the entry of @key unfindable now. Attached readers, and
  * the writer as long as there are any, go on undisturbed; the space returns when
  * the last of them has left.
- * Returns 0 or -ENOENT. Blocks: no. Threads: any.
+ * Returns 0; -ENOENT; or -errno: what a former segment may have left of it could not be
+ * looked into or removed (-EMFILE, -EIO, ...) and may come back; try again.
+ * Blocks: no. Threads: any.
  */
 SCACHE_API int scache_remove(struct scache *cache, const void *key, size_t key_bytes);
 

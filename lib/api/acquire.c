@@ -59,16 +59,16 @@ int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 	struct request rq = { .create = false };
 	struct entry_name name;
 	uint64_t state, head;
-	bool is_forgotten;
 	unsigned pin;
-	int ret = request_start(&rq, cache, key, key_bytes, NULL);
+	int forgotten = 0, ret = request_start(&rq, cache, key, key_bytes, NULL);
 
 	if (ret == 0)
 		ret = request_enter(&rq);
 	if (ret < 0)
 		return ret;
 	/* First: what is being adopted meanwhile has its entry before its file is another's. */
-	is_forgotten = adopt_may_help(rq.store, rq.key.hash) && adopt_forget(rq.store, &rq.key);
+	if (adopt_may_help(rq.store, rq.key.hash))
+		forgotten = adopt_forget(rq.store, &rq.key);
 	pin = epoch_enter(rq.store->peer);
 	ret = index_find(rq.store->peer, &rq.key, &name, &state, &head);
 	epoch_leave(rq.store->peer, pin);
@@ -83,5 +83,7 @@ int scache_remove(struct scache *cache, const void *key, size_t key_bytes)
 		ret = 0;
 	}
 	seat_leave(rq.seat);
-	return is_forgotten ? 0 : ret;
+	if (forgotten < 0)
+		return forgotten;
+	return forgotten > 0 ? 0 : ret;
 }

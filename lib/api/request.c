@@ -155,14 +155,18 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 
 /* ------------------------------------------------------------------- request */
 
-/* A former segment may have it. Not for who wants a fresh one: then nobody is to find it. */
-static bool takes_former(const struct request *rq)
+/*
+ * A former segment may have it. Not for who wants a fresh one: then nobody is to find it.
+ * 1: there is an entry now; 0: nothing; -errno: it is there yet and should not be.
+ */
+static int take_former(const struct request *rq)
 {
+	int ret;
+
 	if (!rq->refresh && rq->max_age_ns != SCACHE_ZERO)
 		return adopt_key(rq->store, &rq->key);
-	if (rq->create)
-		adopt_forget(rq->store, &rq->key);
-	return false;
+	ret = rq->create ? adopt_forget(rq->store, &rq->key) : 0;
+	return ret < 0 ? ret : 0;
 }
 
 static enum round run(struct request *rq)
@@ -178,9 +182,11 @@ static enum round run(struct request *rq)
 		if (round != ROUND_MISS)
 			continue;
 		if (unlikely(may_help) && !has_looked) {
+			int ret = take_former(rq);
+
 			/* Once more if there is none: somebody may have made it an entry since. */
-			has_looked = !takes_former(rq);
-			round = ROUND_AGAIN;
+			has_looked = ret == 0;
+			round = ret < 0 ? ROUND_BYPASS : ROUND_AGAIN;
 			continue;
 		}
 		if (!rq->create)

@@ -56,7 +56,7 @@ static int look_into(int fd, struct former *former)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	/* See blob_disown(). */
+	/* See blob_disown_path(). */
 	if (!S_ISREG(st.st_mode) || st.st_mode & 0222)
 		return -EBADMSG;
 	former->file_bytes = (uint64_t)st.st_size;
@@ -74,9 +74,11 @@ static int look_into(int fd, struct former *former)
 
 static int former_open(const struct store *store, const char *path, struct former *ret_former)
 {
-	int fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0);
-	int ret;
+	int fd, ret;
 
+	if (blob_path_is_gone(path))
+		return -EBADMSG;
+	fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return -errno;
 	snprintf(ret_former->path, sizeof(ret_former->path), "%s", path);
@@ -265,11 +267,19 @@ bool adopt_is_theirs(const struct store *store)
 	       lockfile_others_in_use(store->peer->lock_fd, store->segment->number) != 0;
 }
 
-static void forget(const struct store *store, const char *path)
+static void note_error(struct former *best, int ret)
 {
-	(void)!unlinkat(store->blobs_fd, path, 0);
+	if (ret < 0 && ret != -EBADMSG && ret != -ENOENT)
+		best->error = ret;
+}
+
+static int forget(const struct store *store, const char *path)
+{
+	int ret = unlinkat(store->blobs_fd, path, 0) < 0 ? -errno : 0;
+
 	/* STEP former-removed: nobody's file is gone. Die here: nothing to mend. */
 	STEP("former-removed");
+	return ret;
 }
 
 /* One file of a former segment where @key's would be: the best so far, or it goes. */
@@ -281,9 +291,8 @@ static void consider(const struct store *store, const char *path, const struct i
 
 	/* Asked anew now that the file is there: our own segment may have been retired. */
 	if (ret == -EBADMSG && !adopt_is_theirs(store))
-		forget(store, path);
-	if (ret < 0 && ret != -EBADMSG && ret != -ENOENT)
-		best->error = ret;
+		(void)forget(store, path);
+	note_error(best, ret);
 	if (ret < 0)
 		return;
 	if (!has_key(&former, key) || adopt_is_theirs(store)) {
@@ -291,30 +300,34 @@ static void consider(const struct store *store, const char *path, const struct i
 		return;
 	}
 	if (best->footer != NULL && !is_older(best, &former)) {
-		forget(store, path);
+		note_error(best, forget(store, path));
 		free(former.footer);
 		return;
 	}
 	if (best->footer != NULL)
-		forget(store, best->path);
+		note_error(best, forget(store, best->path));
 	free(best->footer);
 	former.error = best->error;
 	*best = former;
 }
 
 /*
- * One of a segment that is in use: it stays for those who have it, and with its w bit is none
- * that was finished once they have left.
+ * One of a segment that is in use: it stays for those who have it, and is none that was
+ * finished once they have left.
  */
 static void disown(const struct store *store, const char *path, const struct index_key *key,
 		   struct former *best)
 {
 	struct former former;
+	int ret = former_open(store, path, &former);
 
-	if (former_open(store, path, &former) < 0)
+	note_error(best, ret);
+	if (ret < 0)
 		return;
-	if (has_key(&former, key) &&
-	    fchmodat(store->blobs_fd, path, store->file_mode, 0) == 0 && best->footer == NULL)
+	ret = has_key(&former, key) ? blob_disown_path(store, path) : -ENOENT;
+	note_error(best, ret);
+	former.error = best->error;
+	if (ret == 0 && best->footer == NULL)
 		*best = former;
 	else
 		free(former.footer);
@@ -394,19 +407,19 @@ bool adopt_key(struct store *store, const struct index_key *key)
 	return ret == 0 || ret == -EEXIST || ret == -ENOENT;
 }
 
-bool adopt_forget(struct store *store, const struct index_key *key)
+int adopt_forget(struct store *store, const struct index_key *key)
 {
 	UNCANCELLED;
-	struct former best = { .footer = NULL };
+	struct former best;
+	int ret;
 
 	if (find(store, key, &best))
-		forget(store, best.path);
+		note_error(&best, forget(store, best.path));
 	else if (adopt_is_theirs(store))
-		look_through(store, key, disown, &best);
-	if (best.footer == NULL)
-		return false;
+		note_error(&best, look_through(store, key, disown, &best));
+	ret = best.error < 0 ? best.error : best.footer != NULL;
 	free(best.footer);
-	return true;
+	return ret;
 }
 
 int adopt_file(struct store *store, const char *path, bool dry_run)

@@ -41,9 +41,10 @@ bool adopt_key(struct store *store, const struct index_key *key);
 
 /*
  * adopt_forget - remove what a former segment has of @key; if others may use it yet, see to
- * it that it does not come back when they have left. True: there was something.
+ * it that it does not come back when they have left. 1: there was something; 0: nothing;
+ * -errno: there may be something yet.
  */
-bool adopt_forget(struct store *store, const struct index_key *key);
+int adopt_forget(struct store *store, const struct index_key *key);
 
 /*
  * adopt_file - one file of a former segment at @path below DIR/blobs. 1: it is an entry now,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -51,6 +52,22 @@ void blob_path(const struct store *store, struct entry_name name, struct key_has
 	*put_decimal(at, name.gen) = '\0';
 }
 
+bool blob_path_is_gone(const char *path)
+{
+	size_t bytes = strlen(path);
+
+	return bytes >= strlen(BLOB_GONE) &&
+	       strcmp(path + bytes - strlen(BLOB_GONE), BLOB_GONE) == 0;
+}
+
+/* Its other name, if it may have one: among users. */
+static bool turn_gone(const struct store *store, char path[BLOB_PATH_BYTES])
+{
+	if (store->file_mode & 070)
+		strcat(path, BLOB_GONE);
+	return store->file_mode & 070;
+}
+
 bool blob_parse(const char *file_name, struct blob_id *ret_id)
 {
 	struct blob_id id;
@@ -59,7 +76,8 @@ bool blob_parse(const char *file_name, struct blob_id *ret_id)
 
 	if (sscanf(file_name, "%32[0-9a-f].%32[0-9a-f].%" SCNu32 ".%" SCNu32 "%n", hash, id.uuid,
 		   &id.name.idx, &id.name.gen, &end) != 4 ||
-	    file_name[end] != '\0' || strlen(hash) != 32 || strlen(id.uuid) != 32)
+	    (file_name[end] != '\0' && strcmp(file_name + end, BLOB_GONE) != 0) ||
+	    strlen(hash) != 32 || strlen(id.uuid) != 32)
 		return false;
 	*ret_id = id;
 	return true;
@@ -118,12 +136,15 @@ int blob_create(const struct store *store, struct entry_name name, struct key_ha
 
 int blob_open(const struct store *store, struct entry_name name, struct key_hash hash)
 {
+	const int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW;
 	char path[BLOB_PATH_BYTES];
 	int fd;
 
 	blob_path(store, name, hash, path);
 	/* Whatever a stranger has put in its place: it must not block, and is not the blob. */
-	fd = fd_openat(store->blobs_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0);
+	do
+		fd = fd_openat(store->blobs_fd, path, flags, 0);
+	while (fd < 0 && errno == ENOENT && !blob_path_is_gone(path) && turn_gone(store, path));
 	if (fd < 0)
 		return errno == ELOOP ? -ENOENT : -errno;
 	return fd;
@@ -213,9 +234,11 @@ static int make_durable(const struct store *store, int fd, struct key_hash hash)
 
 int blob_seal(const struct store *store, int fd, struct key_hash hash)
 {
-	/* Only its owner may; in a group share another member may have taken it over. */
-	int ret = fchmod(fd, store->file_mode & 0440) < 0 && errno != EPERM ? -errno : 0;
+	int ret = fchmod(fd, store->file_mode & 0440) < 0 ? -errno : 0;
 
+	/* Only its owner may; in a group share another member may have taken it over. */
+	if (ret == -EPERM && store_setting(store, SETTING_DURABILITY) != SCACHE_DURABILITY_FULL)
+		ret = 0;
 	if (ret == 0)
 		ret = make_durable(store, fd, hash);
 	/* After EINTR the descriptor is gone on Linux, and nothing is lost. */
@@ -300,7 +323,24 @@ void blob_disown(const struct store *store, struct entry_name name, struct key_h
 	char path[BLOB_PATH_BYTES];
 
 	blob_path(store, name, hash, path);
-	(void)!fchmodat(store->blobs_fd, path, store->file_mode, 0);
+	(void)blob_disown_path(store, path);
+}
+
+int blob_disown_path(const struct store *store, const char *path)
+{
+	char gone[NAME_MAX + 8 + sizeof(BLOB_GONE)];
+	struct stat st;
+
+	if (fchmodat(store->blobs_fd, path, store->file_mode, 0) == 0)
+		return 0;
+	/* Another member's: one that grows has its w bit, and others look for its name. */
+	if (errno != EPERM || !(store->file_mode & 070) ||
+	    fstatat(store->blobs_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (st.st_mode & 0222)
+		return 0;
+	snprintf(gone, sizeof(gone), "%s" BLOB_GONE, path);
+	return renameat(store->blobs_fd, path, store->blobs_fd, gone) < 0 ? -errno : 0;
 }
 
 void blob_unlink(const struct store *store, struct entry_name name, struct key_hash hash)
@@ -308,7 +348,8 @@ void blob_unlink(const struct store *store, struct entry_name name, struct key_h
 	char path[BLOB_PATH_BYTES];
 
 	blob_path(store, name, hash, path);
-	unlink_path(store, path);
+	if (unlink_path(store, path) == -ENOENT && turn_gone(store, path))
+		(void)unlink_path(store, path);
 }
 
 void blob_remove(const struct store *store, struct entry_name name, struct key_hash hash)
@@ -316,5 +357,6 @@ void blob_remove(const struct store *store, struct entry_name name, struct key_h
 	char path[BLOB_PATH_BYTES];
 
 	blob_path(store, name, hash, path);
-	blob_remove_path(store, path);
+	if (blob_remove_path(store, path) == -ENOENT && turn_gone(store, path))
+		(void)blob_remove_path(store, path);
 }

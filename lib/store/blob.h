@@ -5,6 +5,8 @@
  *   name  <128-bit key hash>.<segment uuid>.<index>.<generation>
  *   xx    the first two digits of the hash: 256 directories, made when needed
  *
+ * With BLOB_GONE behind it: disowned by who may not change its mode.
+ *
  * The payload starts at offset 0. From the name alone a sweep can tell whether
  * a file is anybody's; a name is never used twice. Files that grow are 0600,
  * finished ones 0400 (0660 and 0440 in a cache shared by a group).
@@ -16,7 +18,8 @@
 
 #include "store/store.h"
 
-#define BLOB_PATH_BYTES 112 /* "xx/" and a name, with its NUL */
+#define BLOB_PATH_BYTES 112 /* "xx/" and a name, with its NUL and BLOB_GONE */
+#define BLOB_GONE ".gone"
 
 /* blob_path - below DIR/blobs. */
 void blob_path(const struct store *store, struct entry_name name, struct key_hash hash,
@@ -52,16 +55,25 @@ int blob_write_two(int fd, const void *first, size_t first_bytes, const void *se
 
 /*
  * blob_seal - no more writing: drop the w bits, have the disk take it as durably as
- * store->durability says, and close. 0 or -errno; closed anyway.
+ * SETTING_DURABILITY says, and close. 0 or -errno; closed anyway. A file of another member
+ * of the group, which we have taken over, keeps its w bits and does not outlive the
+ * segment: -EPERM if it is to survive a power cut.
  */
 int blob_seal(const struct store *store, int fd, struct key_hash hash);
 
 /*
  * blob_disown - nobody wants it any more, but somebody reads it yet: so that it does not
  * come back with the next segment if all of us die now. A file with a w bit is none
- * that was finished.
+ * that was finished; nor is one whose name ends in BLOB_GONE, which blob_open() and
+ * blob_remove() find as well.
  */
 void blob_disown(const struct store *store, struct entry_name name, struct key_hash hash);
+
+/* blob_disown_path - the same for a file below DIR/blobs. 0 or -errno. */
+int blob_disown_path(const struct store *store, const char *path);
+
+/* blob_path_is_gone - was it disowned by its name? */
+bool blob_path_is_gone(const char *path);
 
 /* blob_read - up to @bytes at @offset. Count, 0 at the end of the file, -errno. */
 ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -140,6 +141,60 @@ START_TEST(what_was_removed_meanwhile_does_not_come_back_when_they_have_left)
 	child_join(&child);
 	must(scratch_misses(cache, "k"));
 	must(scratch_misses(cache, "growing"));
+	scratch_is_clean(cache);
+	must_be(scratch_blobs(), 0);
+	scratch_close(cache);
+}
+END_TEST
+
+static struct rlimit files;
+
+/* No descriptor more: nothing can be looked into. */
+static void run_out_of_files(void)
+{
+	int next = dup(0);
+	struct rlimit limit;
+
+	must(next >= 0 && getrlimit(RLIMIT_NOFILE, &files) == 0);
+	close(next);
+	limit = files;
+	limit.rlim_cur = (rlim_t)next;
+	must(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+static void have_files_again(void)
+{
+	must(setrlimit(RLIMIT_NOFILE, &files) == 0);
+}
+
+START_TEST(what_cannot_be_looked_into_is_not_said_to_be_removed)
+{
+	struct scache_acquire_options fresh = { .size = sizeof(fresh), .flags = SCACHE_REFRESH };
+	struct scache_writer *writer = NULL;
+	struct scache *cache;
+	struct child child;
+
+	/* In use by others, and then not. */
+	former_put("k", 1, BYTES);
+	child_start(&child, hold_on, NULL);
+	child_hear(&child);
+	former_lose(LOST_TRUST);
+	cache = scratch_open();
+	for (int i = 0; i < 2; i++) {
+		run_out_of_files();
+		must_be(scache_remove(cache, "k", 1), -EMFILE);
+		must_be(scache_acquire(cache, "k", 1, &fresh, NULL, &writer), SCACHE_BYPASS);
+		have_files_again();
+		must(writer == NULL);
+		if (i == 0) {
+			child_tell(&child, 0);
+			child_join(&child);
+		}
+	}
+	former_has(cache, "k", 1, BYTES);
+	/* What is in the segment goes, whatever may be there beside it. */
+	must_be(scache_remove(cache, "k", 1), 0);
+	must_be(scache_remove(cache, "k", 1), -ENOENT);
 	scratch_is_clean(cache);
 	must_be(scratch_blobs(), 0);
 	scratch_close(cache);
@@ -497,6 +552,7 @@ int main(void)
 		nothing_is_touched_while_somebody_is_attached_to_a_former_segment,
 		what_is_finished_in_a_retired_segment_does_not_outlive_it,
 		what_was_removed_meanwhile_does_not_come_back_when_they_have_left,
+		what_cannot_be_looked_into_is_not_said_to_be_removed,
 		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
 		nor_does_a_sweep,
 		nobody_is_elected_while_another_adopts,

@@ -74,7 +74,10 @@ START_TEST(names_of_strangers_are_not_ours)
 
 	for (unsigned i = 0; i < ARRAY_COUNT(strangers); i++)
 		ck_assert_msg(!blob_parse(strangers[i], &id), "%s", strangers[i]);
+	ck_assert(!blob_path_is_gone(DIGITS "." DIGITS ".1.2"));
 	ck_assert(blob_parse(DIGITS "." DIGITS ".1.2", &id));
+	ck_assert(blob_path_is_gone(DIGITS "." DIGITS ".1.2.gone"));
+	ck_assert(blob_parse(DIGITS "." DIGITS ".1.2.gone", &id));
 }
 END_TEST
 
