@@ -83,6 +83,10 @@ enum scache_outcome {
  * loses nothing, and after a power cut no damaged blob is served: what is found is
  * compared with its checksums. Removals are not synced: what was removed shortly before
  * a power cut, or replaced by what did not survive it, may be there again.
+ *
+ * Between users (mode 0770) a resumable production that goes on in the file of another user, who
+ * was killed, cannot outlive the segment, for that file cannot be made read-only: with FULL it
+ * is not kept (SCACHE_NOT_KEPT), else it is found until the next boot.
  */
 enum scache_durability {
 	SCACHE_DURABILITY_NONE = 1, /* when the kernel has it: a power cut may take it. Default */

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../util/former.h"
 #include "../util/pattern.h"
 #include "../util/scratch.h"
 #include "../util/spawn.h"
@@ -305,6 +306,204 @@ START_TEST(one_user_mends_what_the_other_left)
 }
 END_TEST
 
+/* ------------------------------------------------------ what another's file cannot get */
+
+/* Each does one thing as one of the users, when it is told. */
+static struct user a = { USER_A, GROUP }, b = { USER_B, GROUP };
+
+static void share_with_segment_beside(void)
+{
+	scratch_give_away();
+	must(chown(scratch_base, 0, GROUP) == 0);
+	must(chmod(scratch_base, 02770) == 0);
+	scratch_options.mode = 0770;
+}
+
+static struct scache_writer *begin(struct scache *cache, uint32_t flags)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .flags = flags,
+						  .window_bytes = SCACHE_UNLIMITED };
+	struct scache_writer *writer = NULL;
+
+	must_be(scache_acquire(cache, "k", 1, &options, NULL, &writer), 0);
+	must(writer != NULL);
+	return writer;
+}
+
+static void make_it_later(void *arg)
+{
+	struct scache_writer *writer;
+	struct scache *cache;
+
+	become(arg);
+	cache = scratch_open();
+	writer = begin(cache, SCACHE_RESUMABLE);
+	must_be(pattern_write(writer, 1, 0, 1000, 1000, NULL), 1000);
+	child_say(0);
+	child_listen();
+	must_be(pattern_write(writer, 1, 1000, BLOB_BYTES, 1000, NULL), BLOB_BYTES - 1000);
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+	scratch_close(cache);
+}
+
+/* There from the start, and opens the file at the end. */
+static void read_it_later(void *arg)
+{
+	struct scache_reader *reader;
+	uint64_t position = 0;
+	struct scache *cache;
+
+	become(arg);
+	cache = scratch_open();
+	reader = scratch_find(cache, "k");
+	must_be(pattern_read(reader, 1, &position, 1000, 1000), 1);
+	child_say(0);
+	child_listen();
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 1000), 0);
+	must_be(position, BLOB_BYTES);
+	scache_reader_close(reader);
+	scratch_close(cache);
+}
+
+static int wanted; /* of who removes it */
+
+static void remove_it(void *arg)
+{
+	struct scache *cache;
+
+	become(arg);
+	cache = scratch_open();
+	must_be(scache_remove(cache, "k", 1), wanted);
+	must_be(scache_sweep(cache, NULL, NULL), 0);
+	must(scratch_misses(cache, "k"));
+	scratch_close(cache);
+}
+
+static void find_nothing(void *arg)
+{
+	struct scache *cache;
+
+	become(arg);
+	cache = scratch_open();
+	must(scratch_misses(cache, "k"));
+	scratch_is_clean(cache);
+	must_be(scratch_blobs(), 0);
+	scratch_close(cache);
+}
+
+static void run_as(void (*body)(void *arg), struct user *user)
+{
+	struct child child;
+
+	child_start(&child, body, user);
+	child_join(&child);
+}
+
+/* A's file, finished; B has it open from before. */
+static void make_and_read(struct child *reader)
+{
+	struct child maker;
+
+	child_start(&maker, make_it_later, &a);
+	child_hear(&maker);
+	child_start(reader, read_it_later, &b);
+	child_hear(reader);
+	child_tell(&maker, 0);
+	child_join(&maker);
+}
+
+START_TEST(what_another_member_removes_is_read_to_its_end)
+{
+	struct child reader;
+	char path[400];
+
+	share_with_segment_beside();
+	make_and_read(&reader);
+	wanted = 0;
+	run_as(remove_it, &b);
+	scratch_blob(path, sizeof(path));
+	must_be(former_mode(path), 0440);
+	child_tell(&reader, 0);
+	child_join(&reader);
+	must_be(scratch_blobs(), 0);
+	run_as(find_nothing, &a);
+}
+END_TEST
+
+START_TEST(what_another_member_removes_does_not_come_back)
+{
+	struct child reader;
+
+	share_with_segment_beside();
+	make_and_read(&reader);
+	wanted = 0;
+	run_as(remove_it, &b);
+	child_kill(&reader);
+	former_lose(LOST_FILE);
+	run_as(find_nothing, &b);
+}
+END_TEST
+
+START_TEST(nor_if_it_is_in_use_in_a_former_segment)
+{
+	struct child reader;
+	char path[400];
+
+	share_with_segment_beside();
+	make_and_read(&reader);
+	former_lose(LOST_TRUST);
+	/* A directory in which B may change nothing. */
+	scratch_blob(path, sizeof(path));
+	*strrchr(path, '/') = '\0';
+	must(chmod(path, 02750) == 0);
+	wanted = -EACCES;
+	run_as(remove_it, &b);
+	must(chmod(path, 02770) == 0);
+	wanted = 0;
+	run_as(remove_it, &b);
+	child_tell(&reader, 0);
+	child_join(&reader);
+	run_as(find_nothing, &b);
+}
+END_TEST
+
+static void go_on_with_it(void *arg)
+{
+	struct scache_writer *writer;
+	struct scache *cache;
+
+	become(arg);
+	cache = scratch_open();
+	writer = begin(cache, SCACHE_RESUMABLE);
+	must_be(scache_written(writer), 1000);
+	must_be(pattern_write(writer, 1, 1000, BLOB_BYTES, 1000, NULL), BLOB_BYTES - 1000);
+	must_be(scache_finish(writer), wanted);
+	scache_writer_close(writer);
+	must_be(scratch_misses(cache, "k"), wanted != 0);
+	scratch_close(cache);
+}
+
+START_TEST(what_was_another_members_is_not_said_to_be_durable)
+{
+	struct child child;
+
+	share_with_segment_beside();
+	for (uint32_t durability = 0; durability <= SCACHE_DURABILITY_FULL; durability++) {
+		child_start(&child, make_it_later, &a);
+		child_hear(&child);
+		child_kill(&child);
+		scratch_options.durability = durability;
+		wanted = durability == SCACHE_DURABILITY_FULL ? SCACHE_NOT_KEPT : 0;
+		run_as(go_on_with_it, &b);
+		/* And it is not there after a restart. */
+		former_lose(LOST_FILE);
+		run_as(find_nothing, &b);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -315,6 +514,10 @@ int main(void)
 		the_directory_may_be_the_administrators,
 		the_directory_needs_no_setgid_bit,
 		one_user_mends_what_the_other_left,
+		what_another_member_removes_is_read_to_its_end,
+		what_another_member_removes_does_not_come_back,
+		nor_if_it_is_in_use_in_a_former_segment,
+		what_was_another_members_is_not_said_to_be_durable,
 	};
 
 	if (geteuid() != 0) {
