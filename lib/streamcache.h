@@ -513,8 +513,9 @@ SCACHE_API int scache_writer_check(struct scache_writer *writer);
  * a finished entry, its readers get end of file after its last byte.
  * Returns 0; -EBADMSG if it is not what it was expected to be (see struct
  * scache_acquire_options); SCACHE_NOT_KEPT if its file could not be written or none was
- * wanted, or if the segment had to be given up meanwhile: whoever was attached gets all of it, later callers will miss; -ERANGE if it is
- * less than was declared, and production has failed; or the sticky error of the writer.
+ * wanted, or if the segment had to be given up meanwhile: whoever was attached gets all
+ * of it, later callers will miss; -ERANGE if it is less than was declared, and production
+ * has failed; or the sticky error of the writer.
  * Blocks: for the disk.
  * If you die inside: either finished, or as in scache_write().
  */
@@ -831,7 +832,7 @@ enum scache_verify_result {
 	SCACHE_VERIFY_GOES_ON = 0, /* before each block */
 	SCACHE_VERIFY_GOOD,
 	SCACHE_VERIFY_DAMAGED,     /* and it has been removed */
-	SCACHE_VERIFY_SKIPPED      /* not finished, not stored, or gone meanwhile */
+	SCACHE_VERIFY_SKIPPED      /* not finished (nor joined), not stored, or gone meanwhile */
 };
 
 struct scache_verify_progress {

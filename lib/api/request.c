@@ -115,10 +115,11 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 	unsigned pin = epoch_enter(store->peer);
 	struct entry_name name;
 	uint64_t state;
-	bool attached = false;
+	bool attached = false, grows;
 	int found = index_find(store->peer, &rq->key, &name, &state, ret_head);
 
-	if (found > 0 && rq->want_reader)
+	grows = found > 0 && rq->finished_only && state_is_growing(state);
+	if (found > 0 && rq->want_reader && !grows)
 		attached = cursor_attach(store->segment, rq->cell, name, &state);
 	epoch_leave(store->peer, pin);
 	if (found < 0) {
@@ -127,7 +128,7 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 	}
 	if (found == 0)
 		return ROUND_MISS;
-	if (rq->want_reader && !attached)
+	if (rq->want_reader && !attached && !grows)
 		return ROUND_AGAIN;
 	if (state_of(state) == ENTRY_SEALED && !is_fresh(rq, name)) {
 		if (attached)
@@ -144,6 +145,8 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 			pause_for_adoption();
 		return ROUND_AGAIN;
 	}
+	if (grows)
+		return ROUND_GROWS;
 	if (rq->create && rq->resumable) {
 		state = shm_load(entry_state_word(store->segment, name.idx));
 		if (state_gen(state) == name.gen && state_of(state) == ENTRY_ORPHAN)
@@ -293,13 +296,13 @@ int request_serve(struct request *rq)
 	}
 	if (rq->writer != NULL)
 		rq->outcome = SCACHE_CREATED;
-	else if (round == ROUND_MISS)
+	else if (round == ROUND_MISS || round == ROUND_GROWS)
 		rq->outcome = SCACHE_MISSED;
 	else if (round != ROUND_DONE)
 		rq->outcome = SCACHE_BYPASSED;
 	if (round == ROUND_DONE)
 		return 0;
-	return round == ROUND_MISS ? -ENOENT : SCACHE_BYPASS;
+	return round == ROUND_MISS ? -ENOENT : round == ROUND_GROWS ? -EAGAIN : SCACHE_BYPASS;
 }
 
 static void tell(const struct request *rq, int ret)

@@ -15,6 +15,7 @@ struct request {
 	struct store *store; /* of the seat */
 	struct index_key key;
 	bool create, refresh, want_reader, run_to_end, pace_slowest, pass_through, resumable;
+	bool finished_only; /* to join one that grows, and to leave it, could be its end */
 	uint32_t compression, level; /* 0: the opener's or the cache's */
 	bool has_digest;
 	unsigned char digest[16];
@@ -38,8 +39,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 		  const struct scache_acquire_options *options);
 
 /*
- * request_serve - 0 with what was wanted in reader and writer; -ENOENT;
- * SCACHE_BYPASS. Counts hits and joins, the caller the rest (request_done()).
+ * request_serve - 0 with what was wanted in reader and writer; -ENOENT; -EAGAIN: it grows,
+ * and is wanted finished only; SCACHE_BYPASS. Counts hits and joins, the caller the rest (request_done()).
  */
 int request_serve(struct request *rq);
 
@@ -60,7 +61,7 @@ void request_draft(const struct request *rq, struct entry_draft *ret_draft);
 
 /* ------------------------------------------------ between request.c and create.c */
 
-enum round { ROUND_DONE, ROUND_AGAIN, ROUND_MISS, ROUND_BYPASS };
+enum round { ROUND_DONE, ROUND_AGAIN, ROUND_MISS, ROUND_GROWS, ROUND_BYPASS };
 
 /* request_open_reader - its cursor is attached to @name in @state: make it a reader. */
 enum round request_open_reader(struct request *rq, struct entry_name name, uint64_t state);

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <time.h>
 
-#include "api/cache.h"
+#include "api/request.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/thread.h"
@@ -86,15 +86,32 @@ static int scrub_reader(struct scrub *scrub, struct scache_reader *reader)
 	return tell(scrub, ret < 0 ? SCACHE_VERIFY_DAMAGED : SCACHE_VERIFY_GOOD);
 }
 
+/* To join a growing one, and to leave it, would be the end of what nobody reads yet. */
+static int skip(struct scrub *scrub, const void *key, size_t key_bytes, uint64_t bytes)
+{
+	scrub->progress = (struct scache_verify_progress){ .size = sizeof(scrub->progress),
+							   .key = key,
+							   .key_bytes = (uint32_t)key_bytes,
+							   .bytes = bytes };
+	scrub->report.skipped++;
+	return tell(scrub, SCACHE_VERIFY_SKIPPED);
+}
+
 static int scrub_key(struct scrub *scrub, const void *key, size_t key_bytes)
 {
-	struct scache_reader *reader;
-	int ret = scache_lookup(scrub->cache, key, key_bytes, NULL, &reader);
+	struct request rq = { .want_reader = true, .finished_only = true };
+	int ret = request_start(&rq, scrub->cache, key, key_bytes, NULL);
 
 	if (ret < 0)
 		return ret;
-	ret = scrub_reader(scrub, reader);
-	scache_reader_close(reader);
+	ret = request_serve(&rq);
+	ret = request_done(&rq, ret == SCACHE_BYPASS ? -ENOENT : ret);
+	if (ret == -EAGAIN)
+		return skip(scrub, key, key_bytes, 0);
+	if (ret < 0)
+		return ret;
+	ret = scrub_reader(scrub, rq.reader);
+	scache_reader_close(rq.reader);
 	return ret;
 }
 
@@ -105,17 +122,8 @@ static int scrub_entry(void *arg, const struct scache_entry_info *info)
 
 	if (info->flags & SCACHE_HIDDEN || info->state == SCACHE_FAILED)
 		return 0;
-	/* To join it and to leave would be the end of a production that nobody reads yet. */
-	if (info->state != SCACHE_FINISHED) {
-		scrub->progress = (struct scache_verify_progress){
-			.size = sizeof(scrub->progress),
-			.key = info->key,
-			.key_bytes = info->key_bytes,
-			.bytes = info->bytes,
-		};
-		scrub->report.skipped++;
-		return tell(scrub, SCACHE_VERIFY_SKIPPED);
-	}
+	if (info->state != SCACHE_FINISHED)
+		return skip(scrub, info->key, info->key_bytes, info->bytes);
 	ret = scrub_key(scrub, info->key, info->key_bytes);
 	return ret == -ENOENT ? 0 : ret;
 }

@@ -294,6 +294,10 @@ START_TEST(a_scrub_does_not_end_what_nobody_reads_yet)
 	must(writer != NULL);
 	must_be(scache_verify(cache, NULL, 0, NULL, &report), 0);
 	must_be(report.skipped, 1);
+	/* Nor if it is asked for by its name. */
+	must_be(scache_verify(cache, "k", 1, NULL, &report), 0);
+	must_be(report.skipped, 1);
+	must_be(report.entries, 0);
 	must_be(scratch_stat(cache).joins, 0);
 	pattern_produce(writer, 1, BYTES, 65536);
 	must(!scratch_misses(cache, "k"));
