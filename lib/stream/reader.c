@@ -147,8 +147,11 @@ int scache_reader_close(struct scache_reader *reader)
 	if (reader->origin != NULL && !forked)
 		reader->origin->put(reader->origin);
 	pair_put(reader->pair);
-	replay_free(reader->replay);
-	peek_close(reader);
+	/* Another thread of a fork child's parent may have been exchanging these at that moment. */
+	if (!forked) {
+		replay_free(reader->replay);
+		peek_close(reader);
+	}
 	unpacked_free(&reader->unpacked);
 	free(reader->bounce);
 	free(reader);
