@@ -6,6 +6,7 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -310,6 +311,52 @@ START_TEST(nobody_is_elected_while_another_adopts)
 }
 END_TEST
 
+static struct scache *other;
+static int returned;
+
+static void *look_while_cancelled(void *arg)
+{
+	struct scache_reader *reader;
+
+	(void)arg;
+	must(pthread_cancel(pthread_self()) == 0);
+	must_be(scache_lookup(other, "k", 1, NULL, &reader), -ENOENT);
+	returned = 1;
+	return NULL;
+}
+
+static void be_looked_for(const char *label)
+{
+	pthread_t thread;
+
+	if (moment == NULL || strcmp(label, moment) != 0)
+		return;
+	moment = NULL;
+	must(pthread_create(&thread, NULL, look_while_cancelled, NULL) == 0);
+	must(pthread_join(thread, NULL) == 0);
+}
+
+START_TEST(who_waits_for_an_adopter_is_not_cancelled_with_its_hands_full)
+{
+	struct scache *cache;
+
+	former_put("k", 1, BYTES);
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	other = scratch_open();
+	moment = "former-linked";
+	returned = 0;
+	step_set_hook(be_looked_for);
+	former_has(cache, "k", 1, BYTES);
+	step_set_hook(NULL);
+	must(moment == NULL);
+	must_be(returned, 1);
+	scratch_close(other);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 static void stay_there(const char *label)
 {
 	if (strcmp(label, moment) != 0)
@@ -428,8 +475,6 @@ START_TEST(a_sweep_adopts_the_newest_in_whatever_order_it_finds_them)
 END_TEST
 
 /* -------------------------------------------------------------------------- sweeps */
-
-static struct scache *other;
 
 static void be_adopted(const char *label)
 {
@@ -556,6 +601,7 @@ int main(void)
 		a_look_up_in_a_retired_segment_takes_nothing_from_a_newer_one,
 		nor_does_a_sweep,
 		nobody_is_elected_while_another_adopts,
+		who_waits_for_an_adopter_is_not_cancelled_with_its_hands_full,
 		who_dies_while_adopting_is_cleaned_up_after,
 		of_two_files_of_one_key_the_newest_is_served_and_the_other_goes,
 		a_sweep_adopts_the_newest_in_whatever_order_it_finds_them,

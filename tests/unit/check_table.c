@@ -204,6 +204,49 @@ START_TEST(a_small_blob_is_copied_once)
 }
 END_TEST
 
+ssize_t __real_pread(int fd, void *data, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *data, size_t bytes, off_t offset);
+
+/* Once, while a file is looked into. */
+static void (*meanwhile)(void);
+
+ssize_t __wrap_pread(int fd, void *data, size_t bytes, off_t offset)
+{
+	void (*now)(void) = meanwhile;
+
+	meanwhile = NULL;
+	if (now != NULL)
+		now();
+	return __real_pread(fd, data, bytes, offset);
+}
+
+static struct entry_name raced;
+static struct index_key raced_key;
+
+static void open_as_growing(void)
+{
+	table_put(store, get_sized(raced, &raced_key, TABLE_GROWING));
+}
+
+START_TEST(who_finds_it_opened_otherwise_meanwhile_has_its_own)
+{
+	unsigned before = count_descriptors();
+	struct open_blob *blob, *again;
+
+	raced = make_sized("k", 10, &raced_key);
+	meanwhile = open_as_growing;
+	blob = get_sized(raced, &raced_key, 10);
+	ck_assert(meanwhile == NULL);
+	ck_assert_int_eq(opened_fd(blob), -1);
+	again = get_sized(raced, &raced_key, 10);
+	ck_assert_ptr_eq(blob, again);
+	table_put(store, again);
+	table_put(store, blob);
+	ck_assert_uint_eq(store->table.items, 1);
+	ck_assert_uint_eq(count_descriptors(), before);
+}
+END_TEST
+
 START_TEST(a_view_is_mapped_once)
 {
 	struct index_key key;
@@ -367,6 +410,7 @@ int main(void)
 		a_dropped_blob_is_kept_by_its_users_and_opened_anew_by_others,
 		another_size_is_damage,
 		a_small_blob_is_copied_once,
+		who_finds_it_opened_otherwise_meanwhile_has_its_own,
 		a_view_is_mapped_once,
 		a_popular_blob_outlives_a_scan,
 		idle_descriptors_are_bounded,
