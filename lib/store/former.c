@@ -113,6 +113,14 @@ bool former_count(struct store *store, uint32_t fans)
 	return is_counted;
 }
 
+/* An entry now, or gone. False: it can be neither yet. */
+static bool take(struct store *store, const char *path)
+{
+	int ret = adopt_file(store, path, false);
+
+	return ret == 1 || (ret == 0 && blob_remove_path(store, path) == 0);
+}
+
 /* Entries, or gone. How many; 0 in *ret_left: the directory has none any more. */
 static uint32_t adopt_fan(struct store *store, uint32_t fan, uint32_t *ret_left)
 {
@@ -134,19 +142,10 @@ static uint32_t adopt_fan(struct store *store, uint32_t fan, uint32_t *ret_left)
 			break;
 		}
 		snprintf(path, sizeof(path), "%02x/%s", fan, at->d_name);
-		switch (adopt_file(store, path, false)) {
-		case 1:
+		if (take(store, path))
 			done++;
-			break;
-		case 0:
-			if (blob_remove_path(store, path) == 0) {
-				done++;
-				break;
-			}
-			/* fallthrough */
-		default:
+		else
 			(*ret_left)++;
-		}
 	}
 	closedir(dir);
 	return done;
