@@ -52,7 +52,8 @@ static void after_fork_child(void)
 	while (open_count > 0)
 		close(open_fds[--open_count]);
 	fork_count++;
-	pthread_mutex_init(&open_mutex, NULL);
+	/* The thread that forked has it, in either process. */
+	pthread_mutex_unlock(&open_mutex);
 }
 
 static void watch_fork(void)

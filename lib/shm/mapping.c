@@ -90,13 +90,6 @@ static void place(struct segment *segment, unsigned char *base)
 static pthread_mutex_t mappings_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct segment *mappings;
 
-/* The child of a fork shares no private state with its parent: start afresh. */
-static void mappings_forget(void)
-{
-	pthread_mutex_init(&mappings_mutex, NULL);
-	mappings = NULL;
-}
-
 static void mappings_lock(void)
 {
 	pthread_mutex_lock(&mappings_mutex);
@@ -105,6 +98,13 @@ static void mappings_lock(void)
 static void mappings_unlock(void)
 {
 	pthread_mutex_unlock(&mappings_mutex);
+}
+
+/* The child of a fork shares no private state with its parent: start afresh. */
+static void mappings_forget(void)
+{
+	mappings = NULL;
+	mappings_unlock();
 }
 
 void segment_watch_fork(void)

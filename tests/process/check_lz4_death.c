@@ -75,7 +75,7 @@ START_TEST(what_a_killed_producer_has_published_is_read)
 {
 	static const uint32_t levels[] = { 1, 9, 12 };
 	struct scache *cache = open_packed(SCACHE_RAW, 0);
-	int rounds = scratch_is_long() ? 1000 : 40;
+	int rounds = scratch_is_long() ? 1000 : UNDER_TSAN ? 15 : 40;
 
 	for (int i = 0; i < rounds; i++) {
 		set_how(0, i % 4 ? SCACHE_LZ4 : SCACHE_AUTO, levels[i % ARRAY_COUNT(levels)]);
