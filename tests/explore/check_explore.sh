@@ -30,7 +30,9 @@ find_bug() {
 	"$bin/explore" --replay="$schedule" >/dev/null
 }
 
+find_bug flushed_first 'stream+packed/packed'
 find_bug no_clamp 'mixed+peek/filling'
+find_bug no_done '*+packed-wrap/packed'
 find_bug no_election 'resume+*/orphan'
 find_bug no_floor_back 'stream+large/filling'
 find_bug no_recheck '*/sealed'

@@ -103,6 +103,7 @@ bool run_one(const struct scenario *scenario, const struct schedule *plan, struc
 {
 	memset(&now, 0, sizeof(now));
 	running_scenario = scenario;
+	world_suit(base_is_packed(scenario->base));
 	operations_begin(scenario);
 	process_explore(plan, chooser, scenario->count, map);
 	totals.deaths += now.deaths;
@@ -121,7 +122,7 @@ bool run_one(const struct scenario *scenario, const struct schedule *plan, struc
 	}
 	report(scenario);
 	world_close();
-	world_open();
+	world_open(base_is_packed(scenario->base));
 	return !stopped && totals.findings < findings_max;
 }
 
@@ -264,7 +265,7 @@ int main(int argc, char **argv)
 	signal(SIGTERM, stop);
 	states = calloc(STATES_MAX, sizeof(*states));
 	process_set_up();
-	world_open();
+	world_open(false);
 	signal(SIGABRT, crash);
 	signal(SIGSEGV, crash);
 	signal(SIGBUS, crash);

@@ -2,13 +2,15 @@
 /*
  * explore.h - what the parts of the explorer share: explore.c says what is run,
  * search.c and random.c choose schedules, process.c runs one of them, wrap.c is
- * the kernel as virtual processes see it, operations.c what they do, world.c
- * the cache around them, oracle.c what must be true, names.c puts it in words.
+ * the kernel as virtual processes see it, thread.c their threads, operations.c what
+ * they do, world.c the cache around them, oracle.c what must be true, names.c puts it
+ * in words.
  *
  * Virtual processes are coroutines of one thread, each with an open cache of
  * its own. One runs until a point, which is before an access to shared memory
  * (ACCESS() in base/step.h) or before a system call that others could notice;
- * points are numbered, and a schedule says at which of them who goes on.
+ * points are numbered, and a schedule says at which of them who goes on. A thread
+ * that the library makes is one more of them, with no cache and no death of its own.
  */
 #ifndef EXPLORE_EXPLORE_H
 #define EXPLORE_EXPLORE_H
@@ -23,7 +25,9 @@
 #define WARDEN PROCESSES_MAX       /* looks after the cache, is never explored */
 #define VICTIM (PROCESSES_MAX + 1) /* dies before the exploration begins */
 #define SEATS (PROCESSES_MAX + 2)
-#define BLOB_MAX (160u << 10)
+#define THREAD_OF(number) (SEATS + (number)) /* behind all processes */
+#define PARTIES (SEATS + PROCESSES_MAX)      /* a bit each */
+#define BLOB_MAX (1408u << 10)
 #define DECISIONS_MAX 128u
 #define POINTS_MAX 100000u /* more than any schedule without a livelock has */
 #define PARKS_MAX 1000u
@@ -57,6 +61,8 @@ enum base {
 	BASE_LARGE_ORPHAN,    /* more than the ring holds */
 	BASE_FADING_ORPHAN,   /* a tick, and nobody may go on with it */
 	BASE_FORMER,          /* finished, in a segment that is lost */
+	BASE_PACKED,          /* filling, and what is stored is compressed */
+	BASE_PACKED_ORPHAN,   /* of that one block and a part of the next is published */
 	BASES
 };
 
@@ -67,7 +73,13 @@ static inline bool base_is_absent(enum base base)
 
 static inline bool base_is_filling(enum base base)
 {
-	return base == BASE_FILLING || base == BASE_RINGLESS_FILLING;
+	return base == BASE_FILLING || base == BASE_RINGLESS_FILLING || base == BASE_PACKED;
+}
+
+/* Of a world with rings that are large enough to compress what is in them. */
+static inline bool base_is_packed(enum base base)
+{
+	return base == BASE_PACKED || base == BASE_PACKED_ORPHAN;
 }
 
 static inline bool base_is_ringless(enum base base)
@@ -78,7 +90,7 @@ static inline bool base_is_ringless(enum base base)
 
 static inline bool base_is_orphan(enum base base)
 {
-	return base >= BASE_ORPHAN && base <= BASE_FADING_ORPHAN;
+	return (base >= BASE_ORPHAN && base <= BASE_FADING_ORPHAN) || base == BASE_PACKED_ORPHAN;
 }
 
 /* flags of an operation */
@@ -90,6 +102,7 @@ static inline bool base_is_orphan(enum base base)
 #define PEEKS 32u          /* a reader that looks instead of having it copied */
 #define PASSES 64u         /* a writer whose first write, after a ring's worth, passes the ring */
 #define PASSES_LATER 128u  /* its second, and then a small one */
+#define PACKED 256u        /* a writer of what is compressed */
 
 struct operation {
 	const char *name;
@@ -107,6 +120,10 @@ struct process {
 	struct scache_writer *writer;
 	ucontext_t context;
 	unsigned char *stack;
+	struct process *leader; /* of a thread: whose it is */
+	void *(*start)(void *arg);
+	void *arg;
+	const void *awaits; /* a condition, or a thread: who waits for these does not run */
 	bool done, dead, asleep;
 	const char *label; /* the STEP it came by last */
 	uint64_t position; /* read so far, and how the last call ended */
@@ -164,7 +181,7 @@ struct chooser {
 };
 
 /* ----------------------------------------------------------------- process.c */
-extern struct process seats[SEATS];
+extern struct process seats[PARTIES];
 extern struct process *running;   /* inside an exploration; NULL: points are nothing */
 extern struct process *on_behalf; /* who is given what is opened and allocated */
 extern struct outcome now;        /* of the schedule that runs */
@@ -179,6 +196,8 @@ void process_point(enum point_kind kind, const volatile void *word);
 void process_explore(const struct schedule *plan, struct chooser *chooser, unsigned count,
 		     struct word_map *map);
 bool word_is_shared(const struct word_map *map, const struct point *point);
+/* process_make_ready - its coroutine begins when it is its turn. */
+void process_make_ready(struct process *p);
 void finding(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* -------------------------------------------------------------------- wrap.c */
@@ -186,6 +205,10 @@ extern uint64_t virtual_ns; /* what all clocks say */
 double real_seconds(void);
 /* wrap_reclaim - close and free whatever @process still holds. */
 void wrap_reclaim(struct process *process);
+
+/* ------------------------------------------------------------------ thread.c */
+/* thread_ends - whoever joins it goes on. */
+void thread_ends(const struct process *thread);
 
 /* -------------------------------------------------------------- operations.c */
 extern const struct operation operations[];
@@ -200,7 +223,10 @@ void give_rings(void);
 
 /* ------------------------------------------------------------------- world.c */
 extern char world_fan_out[]; /* the directory of the key's blobs, below blobs/ */
-void world_open(void);
+/* world_open - with rings of a size for packed blobs, or with small ones. */
+void world_open(bool packed);
+/* world_suit - open another one if it is not of this kind. */
+void world_suit(bool packed);
 void world_close(void);
 void world_remove_files(void);
 void world_kill(struct process *process);

@@ -9,8 +9,10 @@
 #include "explore.h"
 
 static const char *const base_names[BASES] = {
-	"absent", "sealed",          "dead",         "filling",      "ringless", "ringless-filling",
-	"orphan", "ringless-orphan", "large-orphan", "fading-orphan", "former"
+	"absent",       "sealed",           "dead",   "filling",
+	"ringless",     "ringless-filling", "orphan", "ringless-orphan",
+	"large-orphan", "fading-orphan",    "former", "packed",
+	"packed-orphan"
 };
 
 bool scenario_is_possible(const struct scenario *scenario)
@@ -25,6 +27,10 @@ bool scenario_is_possible(const struct scenario *scenario)
 		readers += (op->flags & NEEDS_READER) != 0;
 		heirs += (op->flags & TAKES_OVER) != 0;
 		resumable |= op->flags & NEEDS_WRITER && op->acquire_flags & SCACHE_RESUMABLE;
+		/* What is compressed has a world of its own. */
+		if (op->flags & NEEDS_WRITER &&
+		    !(op->flags & PACKED) != !(scenario->base == BASE_PACKED))
+			return false;
 		/* It is a bypass, and that is no scenario. */
 		if (base_is_ringless(scenario->base) && op->acquire_flags & SCACHE_PASS_THROUGH)
 			return false;
@@ -116,7 +122,7 @@ bool schedule_parse(const char *text, struct scenario *ret_scenario, struct sche
 		d->to = *save == 'x' ? DIES : (int32_t)strtol(save + 1, &at, 10);
 		if (*save == 'x')
 			at = save + 1;
-		else if (*save != '>' || d->to < 0 || d->to >= (int32_t)ret_scenario->count)
+		else if (*save != '>' || d->to < 0 || d->to >= (int32_t)PARTIES)
 			return false;
 		if (ret_schedule->count == DECISIONS_MAX)
 			break;

@@ -19,6 +19,11 @@
 #define RING_BYTES (64u << 10)	  /* the first ones go there */
 #define PASSING_BYTES (64u << 10) /* in one write thereafter: past the ring */
 #define PASSING_BLOB_BYTES (144u << 10)
+#define PACKED_BYTES (300u << 10) /* a block and a part of one */
+#define PACKED_PIECE_BYTES (100u << 10)
+#define PACKED_LARGE_BYTES (1300u << 10) /* more than the ring of such a world */
+#define PACKED_LARGE_PIECE_BYTES (260u << 10)
+#define PACKED_ORPHAN_BYTES (280u << 10)
 #define ABORT_CODE (-EDOM)
 #define ORPHAN_BYTES (70u << 10)  /* of LARGE_BYTES; the ring is full and more */
 #define DEAD_AGE_NS 2000000000ull /* nobody believes a stamp as old as this */
@@ -30,8 +35,11 @@ static const struct scenario *current;
 
 /* -------------------------------------------------------------------- blobs */
 
+/* Of a packed blob it pays to compress them. */
 static uint64_t word_of(uint64_t production, uint64_t i)
 {
+	if (base_is_packed(current->base))
+		i /= 32;
 	return (i + 1) * 0x9e3779b97f4a7c15ull + production;
 }
 
@@ -88,13 +96,22 @@ static void run_abort(struct process *me);
 static void run_remove(struct process *me);
 static void run_stream(struct process *me);
 
+/* Died at its end: with a part of a block in the file nobody goes on. */
+static bool ends_within_block(const struct process *me)
+{
+	struct scache_entry_info info = { .size = sizeof(info) };
+
+	return base_is_packed(current->base) && scache_reader_info(me->reader, &info) == 0 &&
+	       info.stored_bytes % BLOCK_BYTES != 0;
+}
+
 /* Without a successor; and whoever can be that has no excuse. */
 static bool may_see_death(const struct process *me)
 {
 	if (current->base == BASE_DEAD || current->base == BASE_FADING_ORPHAN)
 		return true;
 	if (me->op->run == run_stream)
-		return false;
+		return now.deaths > 0 && ends_within_block(me);
 	/* What was removed is found by nobody who comes. */
 	return now.deaths > 0 || (base_is_orphan(current->base) && has_operation(0, run_remove));
 }
@@ -175,15 +192,19 @@ static ssize_t read_some(struct process *me, unsigned char *got, size_t bytes)
 	return scache_read(me->reader, got, bytes, SCACHE_FOREVER);
 }
 
+static size_t piece_for_readers(void)
+{
+	return base_is_packed(current->base) ? PACKED_PIECE_BYTES : PIECE_BYTES;
+}
+
 static void read_to_end(struct process *me)
 {
 	ssize_t done;
 
 	do {
-		size_t room = BLOB_MAX - me->position;
+		size_t room = BLOB_MAX - me->position, piece = piece_for_readers();
 
-		done = read_some(me, me->got + me->position,
-				 room < PIECE_BYTES ? room : PIECE_BYTES);
+		done = read_some(me, me->got + me->position, room < piece ? room : piece);
 		if (done > 0)
 			me->position += (uint64_t)done;
 	} while (done > 0 && me->position < BLOB_MAX);
@@ -196,7 +217,10 @@ static void read_to_end(struct process *me)
 /* How much of a blob of @bytes is written at once from @at on. */
 static uint32_t piece_at(const struct operation *op, uint32_t at, uint32_t bytes)
 {
-	uint32_t piece = bytes > PIECE_BYTES ? PIECE_BYTES : bytes / 16 * 8;
+	uint32_t piece = bytes == PACKED_LARGE_BYTES ? PACKED_LARGE_PIECE_BYTES
+			 : bytes == PACKED_BYTES     ? PACKED_PIECE_BYTES
+			 : bytes > PIECE_BYTES       ? PIECE_BYTES
+						     : bytes / 16 * 8;
 
 	if ((op->flags & PASSES && at == RING_BYTES) ||
 	    (op->flags & PASSES_LATER && at == RING_BYTES + SMALL_BYTES))
@@ -291,7 +315,10 @@ static int acquire(struct process *me, bool with_reader)
 {
 	const struct scache_acquire_options options = { .size = sizeof(options),
 							.flags = me->op->acquire_flags,
-							.window_bytes = me->op->window_bytes };
+							.window_bytes = me->op->window_bytes,
+							.compression = me->op->flags & PACKED
+									       ? SCACHE_LZ4
+									       : SCACHE_RAW };
 
 	return scache_acquire(me->cache, EXPLORED_KEY, EXPLORED_KEY_BYTES, &options,
 			      with_reader ? &me->reader : NULL, &me->writer);
@@ -366,6 +393,14 @@ static void run_write(struct process *me)
 	produce(me, me->op->bytes);
 	if (me->reader != NULL)
 		read_to_end(me);
+}
+
+/* And what the file has, as who comes late reads it. */
+static void run_packed(struct process *me)
+{
+	run_write(me);
+	me->position = 0;
+	run_lookup(me);
 }
 
 static void run_abort(struct process *me)
@@ -452,6 +487,10 @@ const struct operation operations[] = {
 	  SCACHE_UNLIMITED, PASSING_BLOB_BYTES },
 	{ "mixed", run_write, NEEDS_WRITER | PASSES_LATER, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
 	  SCACHE_UNLIMITED, PASSING_BLOB_BYTES },
+	{ "packed", run_packed, NEEDS_WRITER | PACKED, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+	  SCACHE_UNLIMITED, PACKED_BYTES },
+	{ "packed-wrap", run_packed, NEEDS_WRITER | PACKED, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+	  SCACHE_UNLIMITED, PACKED_LARGE_BYTES },
 	{ "peek", read_to_end, NEEDS_READER | PEEKS, 0, 0, 0 },
 	{ "peek-stream", run_stream, NEEDS_READER | TAKES_OVER | PEEKS, 0, 0, 0 },
 };
@@ -463,7 +502,7 @@ static void begin_process(struct process *p, const struct operation *op)
 {
 	p->op = op;
 	p->done = p->dead = p->asleep = false;
-	p->label = NULL;
+	p->label = p->awaits = NULL;
 	p->position = 0;
 	p->result = p->read_result = 0;
 	p->elections = p->takeovers = 0;
@@ -528,6 +567,10 @@ static const struct operation dead_ones[BASES] = {
 				.window_bytes = SCACHE_UNLIMITED,
 				.bytes = LARGE_BYTES },
 	[BASE_FADING_ORPHAN] = { .acquire_flags = SCACHE_RESUMABLE, .bytes = SMALL_BYTES },
+	[BASE_PACKED_ORPHAN] = { .flags = PACKED,
+				 .acquire_flags = SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+				 .window_bytes = SCACHE_UNLIMITED,
+				 .bytes = PACKED_BYTES },
 };
 
 static void begin_victim(enum base base)
@@ -540,7 +583,9 @@ static void begin_victim(enum base base)
 		return;
 	on_behalf = victim;
 	make_blob(victim, bytes);
-	bytes = bytes == LARGE_BYTES ? ORPHAN_BYTES : bytes / 2;
+	bytes = bytes == LARGE_BYTES    ? ORPHAN_BYTES
+		: bytes == PACKED_BYTES ? PACKED_ORPHAN_BYTES
+					: bytes / 2;
 	if (acquire(victim, true) != 0 ||
 	    scache_write(victim->writer, victim->sent, bytes, 0) != (ssize_t)bytes)
 		finding("before it begins: no victim");

@@ -23,7 +23,9 @@
 
 #define STACK_BYTES (256u << 10)
 
-struct process seats[SEATS];
+_Static_assert(PARTIES <= 8, "struct point, struct word_map");
+
+struct process seats[PARTIES];
 struct process *running, *on_behalf;
 struct outcome now;
 struct point *recorded;
@@ -56,7 +58,9 @@ void finding(const char *format, ...)
 	vsnprintf(now.finding, sizeof(now.finding), format, args);
 	va_end(args);
 	at = strlen(now.finding);
-	for (unsigned i = 0; running != NULL && i < taking_part; i++)
+	for (unsigned i = 0; running != NULL && i < taking_part; i++) {
+		const struct process *thread = &seats[THREAD_OF(i)];
+
 		at += (size_t)snprintf(now.finding + at, sizeof(now.finding) - at,
 				       "\n  process %u (%s): %s, last step %s", i,
 				       seats[i].op->name,
@@ -65,6 +69,12 @@ void finding(const char *format, ...)
 				       : seats[i].asleep ? "asleep"
 							 : "runs",
 				       seats[i].label != NULL ? seats[i].label : "-");
+		if (!thread->done)
+			at += (size_t)snprintf(now.finding + at, sizeof(now.finding) - at,
+					       "\n    its thread %s, last step %s",
+					       thread->awaits != NULL ? "waits" : "runs",
+					       thread->label != NULL ? thread->label : "-");
+	}
 }
 
 /* ------------------------------------------------------------------- words */
@@ -134,23 +144,43 @@ bool word_is_shared(const struct word_map *of, const struct point *point)
 
 /* ----------------------------------------------------------------- choosing */
 
+static struct process *process_of(struct process *p)
+{
+	return p->leader != NULL ? p->leader : p;
+}
+
+static bool is_alive(const struct process *p)
+{
+	return (p->number < taking_part || p->number >= SEATS) && !p->done &&
+	       !(p->leader != NULL ? p->leader : p)->dead;
+}
+
 static unsigned runnable_mask(void)
 {
 	unsigned mask = 0;
 
-	for (unsigned i = 0; i < taking_part; i++)
-		if (!seats[i].done && !seats[i].dead)
+	for (unsigned i = 0; i < PARTIES; i++)
+		if (is_alive(&seats[i]) && seats[i].awaits == NULL)
 			mask |= 1u << i;
 	return mask;
+}
+
+/* Who has neither ended nor died waits for what will never be. */
+static void check_all_ended(void)
+{
+	for (unsigned i = 0; i < PARTIES; i++)
+		if (is_alive(&seats[i]))
+			finding("process %u%s waits, and nobody can go on",
+				process_of(&seats[i])->number, i < SEATS ? "" : "'s thread");
 }
 
 static int next_runnable(unsigned me)
 {
 	unsigned mask = runnable_mask();
 
-	for (unsigned i = 1; i <= taking_part; i++)
-		if (mask & 1u << (me + i) % taking_part)
-			return (int)((me + i) % taking_part);
+	for (unsigned i = 1; i <= PARTIES; i++)
+		if (mask & 1u << (me + i) % PARTIES)
+			return (int)((me + i) % PARTIES);
 	return NOBODY;
 }
 
@@ -184,7 +214,8 @@ static void go_on_with(int to)
 
 	if (to == (int)from->number)
 		return;
-	running = on_behalf = to == NOBODY ? NULL : &seats[to];
+	running = to == NOBODY ? NULL : &seats[to];
+	on_behalf = to == NOBODY ? NULL : process_of(running);
 	swapcontext(&from->context, to == NOBODY ? &outside : &seats[to].context);
 	/* Somebody has come back to us. */
 }
@@ -216,6 +247,8 @@ void process_point(enum point_kind kind, const volatile void *word)
 	changed = note_change(me->number);
 	if (kind == POINT_END)
 		me->done = true;
+	if (kind == POINT_END && me->leader != NULL)
+		thread_ends(me);
 	if (kind == POINT_PARK && ++now.parks > PARKS_MAX)
 		finding("process %u waits for ever", me->number);
 	if (now.points + 1 >= POINTS_MAX)
@@ -227,7 +260,7 @@ void process_point(enum point_kind kind, const volatile void *word)
 		to = DIES;
 	if (to == DIES) {
 		running = NULL; /* the kernel's calls are no points */
-		world_kill(me);
+		world_kill(process_of(me));
 		running = me;
 		now.deaths++;
 		to = next_runnable(me->number);
@@ -255,12 +288,15 @@ static void body(int number)
 {
 	struct process *me = &seats[number];
 
-	me->op->run(me);
+	if (me->leader != NULL)
+		me->start(me->arg);
+	else
+		me->op->run(me);
 	process_point(POINT_END, NULL);
 	abort();
 }
 
-static void make_ready(struct process *p)
+void process_make_ready(struct process *p)
 {
 	/* Its last life may have ended in the middle of anything. */
 	ASAN_UNPOISON_MEMORY_REGION(p->stack, STACK_BYTES);
@@ -283,11 +319,14 @@ void process_explore(const struct schedule *wanted, struct chooser *who, unsigne
 	pending.call = false;
 	now.taken.first = wanted->first;
 	for (unsigned i = 0; i < count; i++)
-		make_ready(&seats[i]);
+		process_make_ready(&seats[i]);
+	for (unsigned i = 0; i < PROCESSES_MAX; i++)
+		seats[THREAD_OF(i)].done = true;
 	running = on_behalf = &seats[wanted->first];
 	swapcontext(&outside, &running->context);
 	running = on_behalf = NULL;
-	/* Only a hopeless schedule leaves somebody behind. */
+	check_all_ended();
+	/* Only a hopeless one leaves somebody behind. */
 	for (unsigned i = 0; i < count; i++)
 		if (!seats[i].done && !seats[i].dead)
 			world_kill(&seats[i]);
@@ -295,8 +334,10 @@ void process_explore(const struct schedule *wanted, struct chooser *who, unsigne
 
 void process_set_up(void)
 {
-	for (unsigned i = 0; i < SEATS; i++) {
+	for (unsigned i = 0; i < PARTIES; i++) {
 		seats[i].number = i;
+		seats[i].leader = i < SEATS ? NULL : &seats[i - SEATS];
+		seats[i].done = true;
 		seats[i].stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
 				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (seats[i].stack == MAP_FAILED)
@@ -311,7 +352,7 @@ void process_set_up(void)
 
 void process_forget(void)
 {
-	for (unsigned i = 0; i < SEATS; i++)
+	for (unsigned i = 0; i < PARTIES; i++)
 		munmap(seats[i].stack, STACK_BYTES);
 	free(recorded);
 }

@@ -18,7 +18,7 @@
 
 struct pct {
 	struct chooser chooser; /* first: what choose() is given */
-	int64_t priority[PROCESSES_MAX];
+	int64_t priority[PARTIES];
 	int64_t lowest;
 	uint32_t change[CHANGES];
 	uint32_t death[DEATHS]; /* UINT32_MAX: none */
@@ -28,7 +28,7 @@ static int highest(const struct pct *pct, unsigned runnable)
 {
 	int best = NOBODY;
 
-	for (int i = 0; i < (int)PROCESSES_MAX; i++)
+	for (int i = 0; i < (int)PARTIES; i++)
 		if (runnable & 1u << i &&
 		    (best == NOBODY || pct->priority[i] > pct->priority[best]))
 			best = i;
@@ -53,10 +53,10 @@ static int choose(struct chooser *chooser, uint32_t point, enum point_kind kind,
 	return best == NOBODY ? usual : best;
 }
 
-static void draw(struct pct *pct, unsigned count, uint32_t points)
+static void draw(struct pct *pct, uint32_t points)
 {
 	*pct = (struct pct){ .chooser = { choose } };
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < PARTIES; i++)
 		pct->priority[i] = (int64_t)random_below(1u << 30) + 1;
 	for (unsigned i = 0; i < CHANGES; i++)
 		pct->change[i] = points == 0 ? UINT32_MAX : (uint32_t)random_below(points);
@@ -89,7 +89,7 @@ void search_random(double seconds)
 		for (int i = 0; i < SCHEDULES_EACH; i++) {
 			struct schedule plan = { .first = 0 };
 
-			draw(&pct, scenario.count, points);
+			draw(&pct, points);
 			plan.first = (uint32_t)highest(&pct, (1u << scenario.count) - 1);
 			if (!run_one(&scenario, &plan, &pct.chooser, NULL))
 				return;

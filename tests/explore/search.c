@@ -60,10 +60,17 @@ static bool in_share(struct share *share)
 	return true;
 }
 
+static unsigned others(const struct point *point)
+{
+	return point->runnable & ~(1u << point->process);
+}
+
+/* Who ends or sleeps hands over anyhow, but to one of several. */
 static bool can_switch(const struct point *point)
 {
-	return (point->kind == POINT_ACCESS || point->kind == POINT_CALL) &&
-	       point->runnable & 1u << (1 - point->process);
+	if (point->kind == POINT_ACCESS || point->kind == POINT_CALL)
+		return others(point) != 0;
+	return (others(point) & (others(point) - 1)) != 0;
 }
 
 static bool can_die(const struct point *point)
@@ -77,6 +84,16 @@ static bool run_with(struct pair *pair, struct schedule *plan, uint32_t point, i
 	if (!run_one(pair->scenario, plan, NULL, &pair->map))
 		return false;
 	plan->count--;
+	return true;
+}
+
+/* All to whom it can be handed over there: a process, or a thread. */
+static bool run_switched(struct pair *pair, struct schedule *plan, uint32_t i,
+			 const struct point *point, struct share *share)
+{
+	for (int to = 0; to < (int)PARTIES && can_switch(point); to++)
+		if (others(point) & 1u << to && in_share(share) && !run_with(pair, plan, i, to))
+			return false;
 	return true;
 }
 
@@ -106,14 +123,24 @@ static bool disturb_once(struct pair *pair, struct share *share)
 		for (uint32_t i = 0; i < pair->points[first]; i++) {
 			const struct point *point = &pair->trace[first][i];
 
-			if (can_switch(point) && in_share(share) &&
-			    !run_with(pair, &plan, i, 1 - point->process))
+			if (!run_switched(pair, &plan, i, point, share))
 				return false;
 			if (can_die(point) && in_share(share) && !run_with(pair, &plan, i, DIES))
 				return false;
 		}
 	}
 	return true;
+}
+
+static bool is_shared(const struct pair *pair, const struct point *point)
+{
+	return point->kind == POINT_PARK || point->kind == POINT_END ||
+	       word_is_shared(&pair->map, point);
+}
+
+static bool is_parent(const struct pair *pair, const struct point *point)
+{
+	return can_switch(point) && is_shared(pair, point);
 }
 
 /* All that begin with the one preemption in @plan. */
@@ -130,19 +157,13 @@ static bool disturb_again(struct pair *pair, struct schedule *plan, struct share
 	for (uint32_t i = from; i < count; i++) {
 		const struct point *point = &first_trace[i];
 
-		if (can_switch(point) && word_is_shared(&pair->map, point) && in_share(share) &&
-		    !run_with(pair, plan, i, 1 - point->process))
+		if (is_shared(pair, point) && !run_switched(pair, plan, i, point, share))
 			return false;
 		if (can_die(point) && point->after_change && in_share(share) &&
 		    !run_with(pair, plan, i, DIES))
 			return false;
 	}
 	return true;
-}
-
-static bool is_parent(const struct pair *pair, const struct point *point)
-{
-	return can_switch(point) && word_is_shared(&pair->map, point);
 }
 
 static bool disturb_twice(struct pair *pair, struct share *share)
@@ -152,10 +173,11 @@ static bool disturb_twice(struct pair *pair, struct share *share)
 			const struct point *point = &pair->trace[first][i];
 			struct schedule plan = { .first = first, .count = 1 };
 
-			plan.decisions[0] =
-				(struct decision){ .point = i, .to = 1 - point->process };
-			if (is_parent(pair, point) && !disturb_again(pair, &plan, share))
-				return false;
+			for (int to = 0; to < (int)PARTIES && is_parent(pair, point); to++) {
+				plan.decisions[0] = (struct decision){ .point = i, .to = to };
+				if (others(point) & 1u << to && !disturb_again(pair, &plan, share))
+					return false;
+			}
 		}
 	}
 	return true;

@@ -30,6 +30,7 @@
 #define PATIENCE_NS 1000000000ull /* more than an orphan is waited for */
 
 static char root[256];
+static bool is_packed;
 char world_fan_out[BLOB_PATH_BYTES];
 
 /* -------------------------------------------------------------- begin and end */
@@ -97,17 +98,18 @@ static void settle_hints(void)
 		atomic_store(&seats[i].cache->seat->peer.claim_hint, 0);
 }
 
-void world_open(void)
+void world_open(bool packed)
 {
 	struct scache_options options = { .size = sizeof(options),
 					  .entries = 16,
 					  .peers = SEATS + 1,
 					  .readers = (SEATS + 1) * SHM_BLOCK_CURSORS,
 					  .rings = 2,
-					  .ring_bytes = 64 << 10,
+					  .ring_bytes = packed ? COMPRESS_RING_BYTES_MIN : 64 << 10,
 					  .segment_dir = root };
 	char dir[300];
 
+	is_packed = packed;
 	snprintf(root, sizeof(root), "%s/explore.XXXXXX", place());
 	if (mkdtemp(root) == NULL)
 		fail(root);
@@ -160,6 +162,14 @@ void world_close(void)
 	for (unsigned i = 0; i < SEATS; i++)
 		bury(&seats[i]);
 	world_remove_files();
+}
+
+void world_suit(bool packed)
+{
+	if (packed == is_packed)
+		return;
+	world_close();
+	world_open(packed);
 }
 
 /* ------------------------------------------------------------ death and rebirth */

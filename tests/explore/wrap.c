@@ -54,6 +54,8 @@ WRAPPED(void *, realloc, (void *old, size_t bytes));
 WRAPPED(void, free, (void *memory));
 WRAPPED(XXH3_state_t *, XXH3_createState, (void));
 WRAPPED(XXH_errorcode, XXH3_freeState, (XXH3_state_t * state));
+WRAPPED(XXH32_state_t *, XXH32_createState, (void));
+WRAPPED(XXH_errorcode, XXH32_freeState, (XXH32_state_t * state));
 WRAPPED(void *, mmap, (void *at, size_t bytes, int how, int flags, int fd, off_t offset));
 WRAPPED(int, munmap, (void *start, size_t bytes));
 
@@ -95,10 +97,15 @@ pid_t __wrap_getpid(void)
 /* Has everybody else finished what it was doing, and nobody been killed in the middle of it? */
 static bool is_quiet(void)
 {
-	for (unsigned i = 0; i < PROCESSES_MAX; i++)
+	for (unsigned i = 0; i < PROCESSES_MAX; i++) {
+		const struct process *thread = &seats[THREAD_OF(i)];
+
 		if (&seats[i] != running && seats[i].op != NULL && !seats[i].done &&
 		    !seats[i].asleep)
 			return false;
+		if (!thread->done && !thread->asleep)
+			return false;
+	}
 	return now.deaths == 0;
 }
 
@@ -315,6 +322,17 @@ XXH3_state_t *__wrap_XXH3_createState(void)
 }
 
 XXH_errorcode __wrap_XXH3_freeState(XXH3_state_t *state)
+{
+	__wrap_free(state);
+	return XXH_OK;
+}
+
+XXH32_state_t *__wrap_XXH32_createState(void)
+{
+	return __wrap_malloc(sizeof(XXH32_state_t));
+}
+
+XXH_errorcode __wrap_XXH32_freeState(XXH32_state_t *state)
 {
 	__wrap_free(state);
 	return XXH_OK;
