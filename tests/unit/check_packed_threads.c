@@ -5,52 +5,22 @@
  * Each thread is a virtual process, as in check_threads: produces what nobody has, beside
  * its compressor, or reads, early or late, by all calls; and now and then it dies with
  * its hands full, and another goes on. The bytes of a key are always the same.
- *
- * SCACHE_TEST_SEED repeats a run as far as the scheduler lets it,
- * SCACHE_TEST_ROUNDS says how long it is.
  */
 #include <errno.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include "../util/fixture.h"
 #include "../util/pattern.h"
-#include "../util/plan.h"
-#include "../util/spawn.h"
-#include "base/clock.h"
+#include "../util/workers.h"
 
 #define THREADS 6
 #define KEYS 8
 #define DEATHS 4 /* of a worker */
 #define ROUNDS (UNDER_TSAN ? 40 : 150)
 #define BYTES_MAX (2500u << 10)
-#define PIECE_MAX (300u << 10)
+#define PIECE_MAX WORKER_DATA_BYTES
 #define PATIENCE_NS (60 * 1000000000ll)
 
-static struct fixture f;
-static uint64_t seed;
 static _Atomic unsigned takeovers, packed_reads;
-
-struct corpse {
-	struct scache *cache;
-	struct scache_writer *writer;
-};
-
-struct worker {
-	pthread_t thread;
-	struct scache *cache;
-	uint64_t random;
-	unsigned deaths;
-	struct corpse corpses[DEATHS];
-	unsigned char data[PIECE_MAX];
-};
-
-static uint64_t draw(struct worker *w, uint64_t below)
-{
-	w->random = plan_mix(w->random);
-	return w->random % below;
-}
 
 /* Every fourth is noise, and one is empty. */
 static uint64_t seed_of(unsigned key)
@@ -61,16 +31,6 @@ static uint64_t seed_of(unsigned key)
 static uint64_t bytes_of(unsigned key)
 {
 	return key == 0 ? 0 : plan_mix(seed ^ key) % BYTES_MAX;
-}
-
-static void make_key(unsigned key, char ret_text[32])
-{
-	snprintf(ret_text, 32, "key %u", key);
-}
-
-static void open_again(struct worker *w)
-{
-	must_be(scache_open(f.dir, &f.options, &w->cache), 0);
 }
 
 /* ------------------------------------------------------------------------- reading */
@@ -139,22 +99,8 @@ static void read_along(struct worker *w, struct scache_reader *reader, unsigned 
 static void die(struct worker *w, struct scache_writer *writer)
 {
 	compress_stop(writer);
-	lockfile_close(w->cache->seat->peer.lock_fd);
-	/* Or it would be closed once more at the burial, when it is somebody else's. */
-	w->cache->seat->peer.lock_fd = -1;
-	w->corpses[w->deaths++] = (struct corpse){ .cache = w->cache, .writer = writer };
+	fall_dead(w, &(struct corpse){ .cache = w->cache, .writer = writer });
 	open_again(w);
-}
-
-static void bury(struct corpse *corpse)
-{
-	unsigned slot = 0;
-
-	while (f.caches[slot] != NULL)
-		slot++;
-	f.caches[slot] = corpse->cache;
-	fixture_kill(&f, corpse->cache);
-	fixture_bury_writer(corpse->writer);
 }
 
 static void produce(struct worker *w, struct scache_writer *writer, unsigned key)
@@ -214,8 +160,7 @@ static void act(struct worker *w)
 
 static void *work(void *arg)
 {
-	const char *asked = getenv("SCACHE_TEST_ROUNDS");
-	long rounds = asked != NULL ? atol(asked) : ROUNDS;
+	long rounds = rounds_or(ROUNDS);
 
 	while (rounds-- > 0)
 		act(arg);
@@ -248,38 +193,19 @@ static void look_at_the_remains(unsigned deaths)
 START_TEST(whoever_produces_and_whoever_reads_each_byte_is_right)
 {
 	static struct worker workers[THREADS];
-	unsigned deaths = 0;
 
 	fixture_begin(&f);
 	f.options.peers = 2 * THREADS + 2;
 	f.options.rings = THREADS;
 	f.options.ring_bytes = 1 << 20;
-	for (unsigned i = 0; i < THREADS; i++) {
-		workers[i].random = plan_mix(seed + i);
+	for (unsigned i = 0; i < THREADS; i++)
 		open_again(&workers[i]);
-	}
-	for (unsigned i = 0; i < THREADS; i++)
-		must_be(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
-	for (unsigned i = 0; i < THREADS; i++)
-		pthread_join(workers[i].thread, NULL);
-	for (unsigned i = 0; i < THREADS; i++) {
-		deaths += workers[i].deaths;
-		for (unsigned k = 0; k < workers[i].deaths; k++)
-			bury(&workers[i].corpses[k]);
-		must_be(scache_close(workers[i].cache), 0);
-	}
-	look_at_the_remains(deaths);
+	look_at_the_remains(workers_run(workers, THREADS, work));
 	fixture_end(&f);
 }
 END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = { whoever_produces_and_whoever_reads_each_byte_is_right };
-	const char *asked = getenv("SCACHE_TEST_SEED");
-
-	seed = asked != NULL ? strtoull(asked, NULL, 0) : clock_shared_ns();
-	printf("SCACHE_TEST_SEED=%llu\n", (unsigned long long)seed);
-	fflush(stdout);
-	return fixture_main("packed_threads", NULL, NULL, tests, ARRAY_COUNT(tests));
+	return workers_main("packed_threads", whoever_produces_and_whoever_reads_each_byte_is_right);
 }

@@ -10,18 +10,11 @@
  *
  * Of every third key all productions are the same. So if one dies another may go on
  * with it (SCACHE_RESUMABLE), or do it once more (SCACHE_DETERMINISTIC).
- *
- * SCACHE_TEST_SEED repeats a run as far as the scheduler lets it,
- * SCACHE_TEST_ROUNDS says how long it is.
  */
 #include <errno.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include "../util/fixture.h"
-#include "../util/plan.h"
-#include "base/clock.h"
+#include "../util/workers.h"
 
 #define THREADS 8
 #define SHARING 2 /* the last ones: two threads of one process */
@@ -41,32 +34,7 @@
 		}                                                                    \
 	} while (0)
 
-static struct fixture f;
-static uint64_t seed;
-
 /* ------------------------------------------------------------------ randomness */
-
-struct corpse {
-	struct scache *cache;
-	struct scache_reader *reader;
-	struct scache_writer *writer;
-};
-
-struct worker {
-	pthread_t thread;
-	struct scache *cache;
-	bool shared;
-	uint64_t random;
-	unsigned deaths;
-	struct corpse corpses[DEATHS];
-	unsigned char data[PLAN_BYTES_MAX];
-};
-
-static uint64_t draw(struct worker *w, uint64_t below)
-{
-	w->random = plan_mix(w->random);
-	return w->random % below;
-}
 
 static bool is_fixed(unsigned key)
 {
@@ -232,46 +200,14 @@ static void end_production(struct scache_writer *writer, const struct plan *plan
 
 /* ------------------------------------------------------------------ life and death */
 
-static void open_again(struct worker *w)
-{
-	int ret = scache_open(f.dir, &f.options, &w->cache);
-
-	REQUIRE(ret == 0, "open: %d, %s", ret, scache_detail());
-}
-
-/*
- * The lock byte falls and nothing else happens: what this process owned is
- * left to the others. The private part is buried when all threads have ended.
- */
+/* No callback writes on after that. */
 static void die(struct worker *w, const struct corpse *corpse)
 {
 	REQUIRE(jobs_await(corpse->cache, PATIENCE_NS) == 0, "callbacks run on");
-	lockfile_close(corpse->cache->seat->peer.lock_fd);
-	/* Or it would be closed once more at the burial, when it is somebody else's. */
-	corpse->cache->seat->peer.lock_fd = -1;
-	w->corpses[w->deaths++] = *corpse;
-}
-
-static void bury(struct corpse *corpse)
-{
-	unsigned slot = 0;
-
-	while (f.caches[slot] != NULL)
-		slot++;
-	f.caches[slot] = corpse->cache;
-	fixture_kill(&f, corpse->cache);
-	if (corpse->reader != NULL)
-		fixture_bury_reader(corpse->reader);
-	if (corpse->writer != NULL)
-		fixture_bury_writer(corpse->writer);
+	fall_dead(w, corpse);
 }
 
 /* ----------------------------------------------------------------------- acts */
-
-static size_t make_key(unsigned key, char ret_text[32])
-{
-	return (size_t)snprintf(ret_text, 32, "key %u", key);
-}
 
 static void draw_options(struct worker *w, const struct plan *plan,
 			 struct scache_acquire_options *ret_options)
@@ -502,8 +438,7 @@ static const struct {
 
 static void *work(void *arg)
 {
-	const char *asked = getenv("SCACHE_TEST_ROUNDS");
-	long rounds = asked != NULL ? atol(asked) : ROUNDS;
+	long rounds = rounds_or(ROUNDS);
 	struct worker *w = arg;
 
 	while (rounds-- > 0) {
@@ -551,29 +486,18 @@ static void look_at_the_remains(unsigned deaths)
 START_TEST(everything_at_once_is_right_to_the_byte)
 {
 	static struct worker workers[THREADS];
-	unsigned deaths = 0, i;
+	unsigned deaths, i;
 
 	fixture_begin(&f);
 	f.options.peers = 2 * THREADS + 2;
 	for (i = 0; i < THREADS; i++) {
-		workers[i].random = plan_mix(seed + i);
 		workers[i].shared = i >= THREADS - SHARING;
 		if (i <= THREADS - SHARING)
 			open_again(&workers[i]);
 		else
 			workers[i].cache = workers[i - 1].cache;
 	}
-	for (i = 0; i < THREADS; i++)
-		ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
-	for (i = 0; i < THREADS; i++)
-		pthread_join(workers[i].thread, NULL);
-	for (i = 0; i < THREADS; i++) {
-		deaths += workers[i].deaths;
-		for (unsigned k = 0; k < workers[i].deaths; k++)
-			bury(&workers[i].corpses[k]);
-		if (i <= THREADS - SHARING)
-			ck_assert_int_eq(scache_close(workers[i].cache), 0);
-	}
+	deaths = workers_run(workers, THREADS, work);
 	ck_assert_uint_eq(atomic_load(&releases), atomic_load(&fetches));
 	look_at_the_remains(deaths);
 	fixture_end(&f);
@@ -582,11 +506,5 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = { everything_at_once_is_right_to_the_byte };
-	const char *asked = getenv("SCACHE_TEST_SEED");
-
-	seed = asked != NULL ? strtoull(asked, NULL, 0) : clock_shared_ns();
-	printf("SCACHE_TEST_SEED=%llu\n", (unsigned long long)seed);
-	fflush(stdout);
-	return fixture_main("threads", NULL, NULL, tests, ARRAY_COUNT(tests));
+	return workers_main("threads", everything_at_once_is_right_to_the_byte);
 }
