@@ -72,6 +72,8 @@ mkfifo "$work/slow"
 slow=$!
 pids="$pids $slow"
 exec 7<"$work/slow" # not read yet
+# Else the quick one might be alone with the run, to its end.
+await has_flag paced writer-waits
 "$sc" exec --pace=slowest --key=paced -- "$work/much" >"$work/out.1" 7<&- &
 quick=$!
 pids="$pids $quick"
