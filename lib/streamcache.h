@@ -179,8 +179,11 @@ struct scache_options {
 	uint64_t low_percent;  /* a limit that is reached is undercut: down to this part of it,
 				  1 .. 100; default 95 */
 	uint64_t min_occurrences; /* a key is stored when it is produced for the so-manieth time
-				  within max_age_ns, 1 .. 255; default 1. Before, those who
-				  come while somebody produces or reads share that */
+				  within max_age_ns (a day, if that is zero or unlimited), 1 ..
+				  255; default 1. Before, all who come while somebody produces
+				  or reads it share that, as one occurrence. After one to two
+				  such times without a production a key is forgotten; two
+				  keys may be taken for one, and then stored too early */
 };
 
 /*
@@ -516,6 +519,9 @@ SCACHE_API int scache_writer_check(struct scache_writer *writer);
  * wanted, or if the segment had to be given up meanwhile: whoever was attached gets all
  * of it, later callers will miss; -ERANGE if it is less than was declared, and production
  * has failed; or the sticky error of the writer.
+ * SCACHE_NOT_KEPT also if the key was produced fewer than min_occurrences times of late: then
+ * others may come as long as somebody reads it, and scache_detail() says so; for the other
+ * reasons it is "".
  * Blocks: for the disk.
  * If you die inside: either finished, or as in scache_write().
  */
@@ -724,6 +730,7 @@ enum scache_state {
 #define SCACHE_RING_ONLY 4u      /* no (or no complete) file: not retained */
 #define SCACHE_HAS_RING 8u       /* live window in shared memory */
 #define SCACHE_WRITER_DEAD 16u   /* its process is gone, repair is due */
+#define SCACHE_TRANSIENT 32u     /* below min_occurrences: goes with its last reader */
 
 struct scache_entry_info {
 	size_t size;             /* sizeof(struct scache_entry_info) */
@@ -927,7 +934,8 @@ SCACHE_API const char *scache_strerror(int error);
 
 /*
  * scache_detail - what exactly went wrong in this thread's last failed
- * scache_open(), scache_destroy() or scache_sweep(), and what to do about it;
+ * scache_open(), scache_destroy() or scache_sweep(), and what to do about it, or why
+ * its last scache_finish() has not stored anything;
  * "" if there is nothing to add. Valid until the thread's next such call.
  */
 SCACHE_API const char *scache_detail(void);

@@ -93,7 +93,7 @@ const struct command cmd_config = {
 		"  --max-age=TIME           of an entry, from its completion; or 0 or unlimited\n"
 		"  --max-idle=TIME          of one that nobody asks for; or unlimited\n"
 		"  --max-fill=TIME          that a production may take; or unlimited\n"
-		"  --min-occurrences=N      productions within max-age before a key is stored\n"
+		"  --min-occurrences=N      of a key within max-age: what is produced then is stored\n"
 		"  --window=SIZE            of a writer before its readers; or 0 or unlimited\n"
 		TOOL_HELP_STORE TOOL_HELP_VERIFY TOOL_HELP_JSON TOOL_HELP_COMMON
 		"\n"

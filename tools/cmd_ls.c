@@ -32,6 +32,7 @@ static const struct {
 	{ SCACHE_RING_ONLY, "ring-only" },
 	{ SCACHE_HAS_RING, "ring" },
 	{ SCACHE_WRITER_DEAD, "writer-dead" },
+	{ SCACHE_TRANSIENT, "transient" },
 };
 
 #define FLAG_NAMES (sizeof(flag_names) / sizeof(flag_names[0]))
@@ -93,8 +94,9 @@ static void print_entry(struct list *list, const struct scache_entry_info *info)
 		       "PRODUCER", "KEY");
 	if (info->state != SCACHE_FINISHED && info->declared_bytes != SCACHE_UNLIMITED)
 		text_percent(info->bytes, info->declared_bytes, done);
-	snprintf(state, sizeof(state), "%s%s%s%s%s", state_name(info->state), *done ? "," : "", done,
-		 info->flags & SCACHE_HIDDEN ? ",hidden" : "",
+	snprintf(state, sizeof(state), "%s%s%s%s%s%s", state_name(info->state), *done ? "," : "",
+		 done, info->flags & SCACHE_HIDDEN ? ",hidden" : "",
+		 info->flags & SCACHE_TRANSIENT ? ",transient" : "",
 		 info->flags & SCACHE_WRITER_DEAD ? ",dead" : "");
 	if (info->expires_in_ns != SCACHE_UNLIMITED)
 		text_ns(info->expires_in_ns, expires);

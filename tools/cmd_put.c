@@ -92,7 +92,9 @@ static void explain(const struct put *put, int error)
 {
 	uint64_t declared = put->acquire.declared_bytes;
 
-	if (error == SCACHE_NOT_KEPT)
+	if (error == SCACHE_NOT_KEPT && *scache_detail())
+		tool_error("nothing was stored: %s", scache_detail());
+	else if (error == SCACHE_NOT_KEPT)
 		tool_error("nothing was stored: the cache's file cannot be written; is its "
 			   "file system full, or its directory not writable?");
 	else if (error == -ERANGE)

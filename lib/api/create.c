@@ -10,8 +10,10 @@
 #include "base/step.h"
 #include "base/thread.h"
 #include "index/ring.h"
+#include "index/seen.h"
 #include "shm/epoch.h"
 #include "store/blob.h"
+#include "store/leave.h"
 #include "store/limits.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
@@ -160,9 +162,18 @@ enum round create_by_take_over(struct request *rq, struct entry_name name, uint6
 	if (ret == 0)
 		return open_pair(rq, name, pair);
 	free(pair);
-	if (rq->want_reader)
+	if (rq->want_reader) {
 		cursor_detach(rq->store->peer, rq->cell, name);
+		leave_entry(rq->store, name);
+	}
 	return ret == -EAGAIN ? ROUND_AGAIN : ROUND_BYPASS;
+}
+
+/* What is not stored anyhow is neither counted nor asked for. */
+static bool is_seldom(const struct request *rq)
+{
+	return !rq->pass_through &&
+	       !seen_is_enough(rq->store->segment, rq->key.hash, rq->started_ns);
 }
 
 enum round create_entry(struct request *rq, uint64_t head)
@@ -189,12 +200,15 @@ enum round create_entry(struct request *rq, uint64_t head)
 		 */
 		STEP("creator-attached");
 	}
-	entry_start(store->peer, name, 0);
+	entry_start(store->peer, name, is_seldom(rq) ? ENTRY_TRANSIENT : 0);
 	pin = epoch_enter(store->peer);
 	linked = index_insert(store->peer, name, &rq->key, head);
 	epoch_leave(store->peer, pin);
-	if (linked)
+	if (linked) {
+		if (!rq->pass_through)
+			seen_count(store->segment, rq->key.hash, rq->started_ns);
 		return open_created(rq, name, fd);
+	}
 	if (rq->want_reader)
 		shm_store(&cursor_at(store->segment, rq->cell)->name, 0);
 	/* STEP race-lost: filling, in no chain, unread. Die here: the reaper fails it. */

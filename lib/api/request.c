@@ -17,6 +17,7 @@
 #include "shm/epoch.h"
 #include "store/adopt.h"
 #include "store/evict.h"
+#include "store/leave.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -77,6 +78,13 @@ static void drop_broken(const struct request *rq, struct entry_name name, uint32
 	sweep_entry(store, name);
 }
 
+/* Attached to what does not serve us after all. */
+static void detach(const struct request *rq, struct entry_name name)
+{
+	cursor_detach(rq->store->peer, rq->cell, name);
+	leave_entry(rq->store, name);
+}
+
 /* The cursor is attached: make it a reader. */
 enum round request_open_reader(struct request *rq, struct entry_name name, uint64_t state)
 {
@@ -88,7 +96,7 @@ enum round request_open_reader(struct request *rq, struct entry_name name, uint6
 		return ROUND_AGAIN;
 	}
 	if (ret < 0) {
-		cursor_detach(store->peer, rq->cell, name);
+		detach(rq, name);
 		return ROUND_BYPASS;
 	}
 	rq->reader->stall_ns = rq->stall_ns;
@@ -132,7 +140,7 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 		return ROUND_AGAIN;
 	if (state_of(state) == ENTRY_SEALED && !is_fresh(rq, name)) {
 		if (attached)
-			cursor_detach(store->peer, rq->cell, name);
+			detach(rq, name);
 		drop_stale(rq, name);
 		return rq->create ? ROUND_AGAIN : ROUND_MISS;
 	}
@@ -140,7 +148,7 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 	if (state_is_growing(state) &&
 	    (repair_producer(store->peer, name) || state_is_adopting(state))) {
 		if (attached)
-			cursor_detach(store->peer, rq->cell, name);
+			detach(rq, name);
 		if (state_is_adopting(state))
 			pause_for_adoption();
 		return ROUND_AGAIN;

@@ -158,6 +158,7 @@ void cursor_detach(struct peer *peer, uint32_t cell, struct entry_name name)
 	struct shm_entry *entry = entry_at(peer->segment, name.idx);
 	uint64_t word = shm_load(entry_state_word(peer->segment, name.idx));
 
+	/* ORDER left, seq_cst: the cursor before others are looked for. Pairs with leave_hide(). */
 	shm_store(&cursor_at(peer->segment, cell)->name, 0);
 	/* STEP cursor-cleared: the writer does not know. Die here: it looks at its tick. */
 	STEP("cursor-cleared");

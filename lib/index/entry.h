@@ -19,7 +19,8 @@
  * Flag HIDDEN: not findable; whoever is attached goes on. Setting it *is*
  * "the key is free". SUCC is reserved for a successor produced beside its
  * predecessor. Flag UNVERIFIED: its file was there before the segment was, and
- * nobody has compared all of it with its checksums yet.
+ * nobody has compared all of it with its checksums yet. Flag TRANSIENT, from
+ * entry_start() on: it was wanted too seldom to outlive its readers (store/leave.h).
  */
 #ifndef INDEX_ENTRY_H
 #define INDEX_ENTRY_H
@@ -43,6 +44,7 @@ enum entry_state {
 #define ENTRY_HIDDEN 1u
 #define ENTRY_SUCC 2u
 #define ENTRY_UNVERIFIED 4u
+#define ENTRY_TRANSIENT 8u
 
 /* The name of an entry: a slot and which of its lives. */
 struct entry_name {
@@ -80,6 +82,11 @@ static inline bool state_is_hidden(uint64_t word)
 static inline bool state_is_unverified(uint64_t word)
 {
 	return state_flags(word) & ENTRY_UNVERIFIED;
+}
+
+static inline bool state_is_transient(uint64_t word)
+{
+	return state_flags(word) & ENTRY_TRANSIENT;
 }
 
 /* Not produced, but taken over from a former segment: finished in a moment. */
@@ -160,6 +167,12 @@ static inline bool state_is_garbage(uint64_t word)
 	enum entry_state state = state_of(word);
 
 	return (state == ENTRY_SEALED || state == ENTRY_FAILED) && state_is_hidden(word);
+}
+
+/* Finished and to be found, but if nobody reads it, it is to go. */
+static inline bool state_needs_reader(uint64_t word)
+{
+	return state_of(word) == ENTRY_SEALED && state_is_transient(word) && !state_is_hidden(word);
 }
 
 static inline shm_u64 *entry_state_word(const struct segment *segment, uint32_t idx)

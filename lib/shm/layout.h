@@ -184,7 +184,6 @@ struct shm_block {
 #define ENTRY_KEEP_BYTES 32u  /* a stopped reader may look at its file: unlink, do not truncate */
 #define ENTRY_LZ4 64u /* its file is compressed; before anything is flushed */
 #define ENTRY_AUTO 128u /* that is decided when there are bytes to judge by */
-#define ENTRY_TRANSIENT 256u /* wanted too seldom: goes with its last reader */
 #define ENTRY_PASS_BYTES_MAX (1u << 20) /* past the ring into the file at once */
 
 struct shm_entry {

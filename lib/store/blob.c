@@ -232,6 +232,12 @@ static int make_durable(const struct store *store, int fd, struct key_hash hash)
 	return ret < 0 ? ret : sync_directory(store, ".");
 }
 
+int blob_end(int fd)
+{
+	/* After EINTR the descriptor is gone on Linux, and nothing is lost. */
+	return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
 int blob_seal(const struct store *store, int fd, struct key_hash hash)
 {
 	int ret = fchmod(fd, store->file_mode & 0440) < 0 ? -errno : 0;
@@ -241,10 +247,9 @@ int blob_seal(const struct store *store, int fd, struct key_hash hash)
 		ret = 0;
 	if (ret == 0)
 		ret = make_durable(store, fd, hash);
-	/* After EINTR the descriptor is gone on Linux, and nothing is lost. */
-	if (close(fd) < 0 && errno != EINTR && ret == 0)
-		ret = -errno;
-	return ret;
+	if (ret < 0)
+		close(fd);
+	return ret < 0 ? ret : blob_end(fd);
 }
 
 ssize_t blob_read(int fd, void *ret_data, size_t bytes, uint64_t offset)

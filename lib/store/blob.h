@@ -61,6 +61,9 @@ int blob_write_two(int fd, const void *first, size_t first_bytes, const void *se
  */
 int blob_seal(const struct store *store, int fd, struct key_hash hash);
 
+/* blob_end - the same for one that is not to outlive its readers: it keeps its w bits. */
+int blob_end(int fd);
+
 /*
  * blob_disown - nobody wants it any more, but somebody reads it yet: so that it does not
  * come back with the next segment if all of us die now. A file with a w bit is none

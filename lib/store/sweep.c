@@ -18,6 +18,7 @@
 #include "shm/epoch.h"
 #include "store/adopt.h"
 #include "store/evict.h"
+#include "store/leave.h"
 #include "store/limits.h"
 
 #define SLICE_ENTRIES 8
@@ -200,6 +201,9 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 		uint64_t word = shm_load(entry_state_word(segment, idx));
 		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
 
+		/* Its last reader was killed, or whoever was about to see to it. */
+		if (state_needs_reader(word))
+			word = leave_hide(store, name, word);
 		if (!is_due(store, idx, word, now_ns, &next_ns))
 			continue;
 		tried++;

@@ -11,12 +11,14 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/detail.h"
 #include "base/step.h"
 #include "base/thread.h"
 #include "index/ring.h"
 #include "shm/wait.h"
 #include "store/blob.h"
 #include "store/evict.h"
+#include "store/leave.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -84,8 +86,7 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	STEP("end-told");
 	if (state == ENTRY_SEALED)
 		sweep_note_expiry(store, sweep_due_ns(store, writer->name, expires_ns));
-	if (state_is_garbage(shm_load(writer->state)))
-		sweep_entry(store, writer->name);
+	leave_entry(store, writer->name);
 	return 0;
 }
 
@@ -114,10 +115,20 @@ static void settle_file(struct scache_writer *writer)
 		writer_go_without_file(writer);
 }
 
+/* All is well, but for now it is only for those who came while it was produced or read. */
+static int tell_seldom(const struct store *store)
+{
+	peer_count(store->peer, STAT_NOT_RETAINED, 1);
+	return detail_set(SCACHE_NOT_KEPT,
+			  "its key was produced too seldom of late: min_occurrences is %u",
+			  (unsigned)segment_setting(store->segment, SETTING_MIN_OCCURRENCES));
+}
+
 int scache_finish(struct scache_writer *writer)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
+	bool is_seldom;
 	int ret = writer_check_handle(writer);
 
 	if (ret < 0)
@@ -129,9 +140,13 @@ int scache_finish(struct scache_writer *writer)
 	settle_file(writer);
 	/* STEP blob-sealed: complete and read-only. Die here: the reaper fails it all the same. */
 	STEP("blob-sealed");
+	is_seldom = !writer->ring_only && writer_is_transient(writer);
 	ret = end_with(writer, ENTRY_SEALED, writer->ring_only ? ENTRY_HIDDEN : 0);
 	if (ret < 0)
 		return writer->error = ret;
+	detail_clear();
+	if (is_seldom)
+		return tell_seldom(writer->store);
 	/* See keep_file(): what ends in a retired segment nobody will find. */
 	return writer->ring_only || segment_is_retired(writer->store->segment) ? SCACHE_NOT_KEPT : 0;
 }

@@ -27,6 +27,8 @@ static uint32_t public_flags(const struct store *store, const struct shm_entry *
 
 	if (shm_load_relaxed((shm_u32 *)&entry->flags) & ENTRY_RING_ONLY)
 		flags |= SCACHE_RING_ONLY;
+	if (state_is_transient(word))
+		flags |= SCACHE_TRANSIENT;
 	if (shm_load_relaxed((shm_u64 *)&entry->floor) != UINT64_MAX)
 		flags |= SCACHE_HAS_RING;
 	if (state_of(word) == ENTRY_ORPHAN)

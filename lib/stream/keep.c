@@ -130,7 +130,9 @@ int keep_file(struct scache_writer *writer)
 	/* ORDER flushed, release: the file before flushed, flushed before floor. Pairs with copy_from_file(). */
 	shm_store_release(&writer->entry->flushed, writer->flushed);
 	limits_settle(writer->store, writer->name, writer->fd);
-	ret = blob_seal(writer->store, writer->fd, entry_hash(writer->entry));
+	ret = writer_is_transient(writer) ?
+		      blob_end(writer->fd) :
+		      blob_seal(writer->store, writer->fd, entry_hash(writer->entry));
 	writer->fd = -1;
 	/*
 	 * Meanwhile, too: not to come back after us all. Pairs with collect(), and with disown()

@@ -18,7 +18,7 @@
 #include "base/thread.h"
 #include "index/repair.h"
 #include "shm/wait.h"
-#include "store/sweep.h"
+#include "store/leave.h"
 #include "stream/stream.h"
 
 #define SPINS_MIN 16u
@@ -107,14 +107,6 @@ void reader_push_stats(struct scache_reader *reader)
 		}
 }
 
-/* The last one out of an entry that nobody can find puts out the light. */
-static void sweep_behind(const struct scache_reader *reader)
-{
-	UNCANCELLED;
-
-	sweep_entry(reader->store, reader->name);
-}
-
 /* Of a hit holding off cancellation is a tenth: only what has such points does. */
 int scache_reader_close(struct scache_reader *reader)
 {
@@ -137,8 +129,7 @@ int scache_reader_close(struct scache_reader *reader)
 			atomic_store(&reader->pair->reader_thread, 0);
 		cursor_detach(store->peer, reader->cell, reader->name);
 		cursor_give_back(store->cursors, reader->cell);
-		if (state_is_garbage(shm_load(reader->state)))
-			sweep_behind(reader);
+		leave_entry(store, reader->name);
 	}
 	store_put(store);
 	/* From here on somebody may close the cache; in a child the count is not ours. */

@@ -170,6 +170,12 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
 		     uint32_t level, struct scache_writer **ret_writer);
 
+/* writer_is_transient - is it not to be retained? Then its file is nobody's but its readers'. */
+static inline bool writer_is_transient(const struct scache_writer *writer)
+{
+	return state_is_transient(shm_load_relaxed(writer->state));
+}
+
 /* writer_give_up - taken over in vain: an orphan once more, for others. Closes @writer. */
 void writer_give_up(struct scache_writer *writer);
 

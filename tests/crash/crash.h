@@ -97,6 +97,7 @@ void die_at(const char *label, void (*body)(void));
 #define OP_THREADS 4u /* kills and steps of two threads: nobody can count exactly */
 #define OP_SHARED 8u  /* mode 0770, umask 077 */
 #define OP_LZ4 16u    /* all that is produced is compressed; larger rings */
+#define OP_SELDOM 32u /* and nearly nothing is wanted often enough to be retained */
 
 struct op {
 	const char *name;

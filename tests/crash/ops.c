@@ -401,6 +401,8 @@ const struct op ops[] = {
 	{ .name = "in place", .run = run_in_place },
 	{ .name = "pass through", .run = run_pass },
 	{ .name = "window", .run = run_window },
+	{ .name = "seldom", .run = run_produce, .flags = OP_SELDOM },
+	{ .name = "seldom, read", .run = run_read, .mate = mate_write, .flags = OP_SELDOM },
 	{ .name = "no ring", .run = run_produce, .mate = mate_rings },
 	{ .name = "large write", .run = run_large },
 	{ .name = "compress", .run = run_compress, .flags = OP_THREADS | OP_LZ4 },

@@ -52,6 +52,7 @@ static void begin(const struct op *op, bool with_survivors, struct ensemble *ens
 	scene_begin();
 	crash_options.mode = op->flags & OP_SHARED ? 0770 : 0700;
 	crash_options.ring_bytes = op->flags & OP_LZ4 ? RING_BYTES_LZ4 : RING_BYTES;
+	crash_options.min_occurrences = op->flags & OP_SELDOM ? 255 : 1;
 	crash_options.compression = op->flags & OP_LZ4 ? SCACHE_AUTO : SCACHE_RAW;
 	if (op->prepare != NULL) {
 		cast(&child, op->prepare, NULL);

@@ -166,6 +166,7 @@ struct view {
 	uint64_t live;	/* findable entries */
 	uint64_t of_key; /* of these, with the key in question */
 	uint64_t files;
+	uint64_t forgotten; /* finished, not to be retained, and nobody reads it */
 };
 
 static int see_entry(void *arg, const struct scache_entry_info *info)
@@ -175,6 +176,8 @@ static int see_entry(void *arg, const struct scache_entry_info *info)
 	if (info->flags & SCACHE_HIDDEN || info->state == SCACHE_FAILED)
 		return 0;
 	view->live++;
+	view->forgotten += info->flags & SCACHE_TRANSIENT && info->state == SCACHE_FINISHED &&
+			   info->readers == 0;
 	view->of_key += info->key_bytes == strlen(KEY) && memcmp(info->key, KEY, strlen(KEY)) == 0;
 	return 0;
 }
@@ -259,7 +262,8 @@ static void expect_hint(struct scache *cache)
 	for (uint32_t i = 0; i < segment->geometry.entries; i++) {
 		uint64_t word = shm_load(entry_state_word(segment, i));
 
-		if (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED)
+		if (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED ||
+		    state_needs_reader(word))
 			must(shm_load(&segment->header->next_sweep_ns) != UINT64_MAX);
 	}
 }
@@ -273,6 +277,7 @@ static void expect_tidy(struct scache *cache, const struct op *op)
 	must_be(scache_sweep(cache, NULL, &report), 0);
 	must_be(report.unknown, 0);
 	first = look(cache, op);
+	must_be(first.forgotten, 0);
 	must_be(scache_sweep(cache, NULL, &report), 0);
 	must_be(report.entries + report.orphans + report.unknown + report.reaped, 0);
 	second = look(cache, op);
@@ -296,6 +301,7 @@ static int remove_entry(void *arg, const struct scache_entry_info *info)
 
 void inspect(const struct op *op, bool exact)
 {
+	const struct scache_options often = { .size = sizeof(often), .min_occurrences = 1 };
 	struct scache *cache = open_cache();
 
 	must_be(scache_check(cache, print_finding, (void *)(uintptr_t)op->name), 0);
@@ -303,6 +309,8 @@ void inspect(const struct op *op, bool exact)
 	expect_hint(cache);
 	get_blob(cache, KEY, KEY_SEED);
 	expect_tidy(cache, op);
+	must_be(scache_configure(cache, &often), 0);
+	get_blob(cache, KEY, KEY_SEED);
 	get_blob(cache, "fresh", 9);
 	get_blob(cache, "fresh", 9);
 	get_blob(cache, KEY, KEY_SEED);

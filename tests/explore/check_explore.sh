@@ -30,6 +30,7 @@ find_bug() {
 	"$bin/explore" --replay="$schedule" >/dev/null
 }
 
+find_bug early_look 'close+*/seldom-filling'
 find_bug flushed_first 'stream+packed/packed'
 find_bug no_clamp 'mixed+peek/filling'
 find_bug no_done '*+packed-wrap/packed'

@@ -63,6 +63,8 @@ enum base {
 	BASE_FORMER,          /* finished, in a segment that is lost */
 	BASE_PACKED,          /* filling, and what is stored is compressed */
 	BASE_PACKED_ORPHAN,   /* of that one block and a part of the next is published */
+	BASE_SELDOM,          /* finished, and not to outlive its readers */
+	BASE_SELDOM_FILLING,
 	BASES
 };
 
@@ -73,7 +75,14 @@ static inline bool base_is_absent(enum base base)
 
 static inline bool base_is_filling(enum base base)
 {
-	return base == BASE_FILLING || base == BASE_RINGLESS_FILLING || base == BASE_PACKED;
+	return base == BASE_FILLING || base == BASE_RINGLESS_FILLING || base == BASE_PACKED ||
+	       base == BASE_SELDOM_FILLING;
+}
+
+/* All that is produced in it is wanted too seldom to be retained. */
+static inline bool base_is_seldom(enum base base)
+{
+	return base == BASE_SELDOM || base == BASE_SELDOM_FILLING;
 }
 
 /* Of a world with rings that are large enough to compress what is in them. */
@@ -218,6 +227,8 @@ void operations_begin(const struct scenario *scenario);
 void put_and_get(struct process *me);
 /* give_rings - of a ringless scenario, in which entries of no concern have them all. */
 void give_rings(void);
+/* want - what is produced from now on is retained once it is for the so-manieth time. */
+void want(uint64_t occurrences);
 #define EXPLORED_KEY "key"
 #define EXPLORED_KEY_BYTES 3u
 

@@ -12,7 +12,7 @@ static const char *const base_names[BASES] = {
 	"absent",       "sealed",           "dead",   "filling",
 	"ringless",     "ringless-filling", "orphan", "ringless-orphan",
 	"large-orphan", "fading-orphan",    "former", "packed",
-	"packed-orphan"
+	"packed-orphan", "seldom",         "seldom-filling"
 };
 
 bool scenario_is_possible(const struct scenario *scenario)
@@ -41,6 +41,9 @@ bool scenario_is_possible(const struct scenario *scenario)
 		return false;
 	/* Without an heir all that happens is half a second. */
 	if (heirs == 0 && base_is_orphan(scenario->base))
+		return false;
+	/* It would be gone before anything begins. */
+	if (scenario->base == BASE_SELDOM && readers == 0)
 		return false;
 	return writers == base_is_filling(scenario->base) &&
 	       (readers == 0 ||
@@ -182,6 +185,7 @@ void name_word_of(uint32_t word, char *ret_text, size_t bytes)
 	    name_in(at, s->states, 8, g->entries, "states", ret_text, bytes) ||
 	    name_in(at, s->expires, 8, g->entries, "expires", ret_text, bytes) ||
 	    name_in(at, s->buckets, 8, g->buckets, "buckets", ret_text, bytes) ||
+	    name_in(at, s->seen, 4, g->buckets * SHM_SEEN_PER_BUCKET, "seen", ret_text, bytes) ||
 	    name_in(at, s->block_owners, 8, g->blocks, "block_owners", ret_text, bytes) ||
 	    name_in(at, s->blocks, sizeof(*s->blocks), g->blocks, "blocks", ret_text, bytes) ||
 	    name_in(at, s->ring_owners, 8, g->rings, "ring_owners", ret_text, bytes))

@@ -12,6 +12,7 @@
 
 #include "explore.h"
 #include "index/repair.h"
+#include "index/seen.h"
 
 #define SMALL_BYTES 304u
 #define LARGE_BYTES (80u << 10) /* of a ring of 64 KiB */
@@ -294,7 +295,8 @@ static uint32_t continue_blob(struct process *me)
 
 static void produce(struct process *me, uint32_t bytes)
 {
-	int wanted = me->op->acquire_flags & SCACHE_PASS_THROUGH ? SCACHE_NOT_KEPT : 0;
+	bool is_kept = !(me->op->acquire_flags & SCACHE_PASS_THROUGH) &&
+		       !writer_is_transient(me->writer);
 
 	me->takeovers += me->writer->taken_over;
 	if (me->writer->taken_over && scache_written(me->writer) > 0)
@@ -303,7 +305,7 @@ static void produce(struct process *me, uint32_t bytes)
 		make_blob(me, bytes);
 	if (write_blob(me, bytes)) {
 		me->result = scache_finish(me->writer);
-		if (me->result != wanted)
+		if (me->result != (is_kept ? 0 : SCACHE_NOT_KEPT))
 			finding("process %u: finish returns %d", me->number, me->result);
 	}
 	close_writer(me);
@@ -544,6 +546,25 @@ void give_rings(void)
 		shm_cas(&segment->ring_owners[i], NAME_WORD(UINT32_MAX, 0), 0);
 }
 
+void want(uint64_t occurrences)
+{
+	struct segment *segment = seats[WARDEN].cache->seat->peer.segment;
+
+	shm_store(&segment->header->settings[SETTING_MIN_OCCURRENCES], occurrences);
+	for (uint32_t i = 0; i < segment->geometry.buckets * SHM_SEEN_PER_BUCKET; i++)
+		shm_store(&segment->seen[i], 0);
+}
+
+/* Somebody reads it until those are there who are to be the last. */
+static void hold_seldom(struct process *warden)
+{
+	begin_process(warden, &operations[0]);
+	if (acquire(warden, true) != 0 || warden->writer == NULL)
+		finding("before it begins: nothing that is wanted seldom");
+	else
+		produce(warden, SMALL_BYTES);
+}
+
 static void attach_readers(const struct scenario *scenario)
 {
 	for (unsigned i = 0; i < scenario->count; i++) {
@@ -627,6 +648,10 @@ void operations_begin(const struct scenario *scenario)
 		seats[i].op = NULL;
 	if (base_is_ringless(scenario->base))
 		hide_rings();
+	if (base_is_seldom(scenario->base))
+		want(SEEN_MOST);
+	if (scenario->base == BASE_SELDOM)
+		hold_seldom(&seats[WARDEN]);
 	if (scenario->base == BASE_SEALED || scenario->base == BASE_FORMER)
 		put_and_get(&seats[WARDEN]);
 	if (scenario->base == BASE_FORMER)
@@ -641,5 +666,7 @@ void operations_begin(const struct scenario *scenario)
 	}
 	begin_victim(scenario->base);
 	attach_readers(scenario);
+	if (scenario->base == BASE_SELDOM)
+		close_reader(&seats[WARDEN]);
 	kill_victim(scenario->base);
 }

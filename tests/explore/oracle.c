@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #include "explore.h"
+#include "index/repair.h"
 #include "index/ring.h"
 #include "index/verify.h"
+#include "store/sweep.h"
 
 /* What takes longer than a schedule; the first one is always among them. */
 #define THOROUGH_EVERY 8
@@ -91,8 +93,33 @@ static void check_elections(const struct scenario *scenario)
 		if (scenario->ops[i]->flags & (TAKES_AWAY | NEEDS_WRITER))
 			return;
 	}
-	if (elections > 1 && now.deaths == 0)
+	/* What has gone with its last reader is produced again. */
+	if (elections > 1 && now.deaths == 0 && !base_is_seldom(scenario->base))
 		finding("%u processes are elected", elections);
+}
+
+/* Whoever was the last to read it: is it still there? The dead leave that to a sweep. */
+static void check_forgotten(void)
+{
+	struct store *store = &seats[WARDEN].cache->seat->store;
+	const struct segment *segment = store->segment;
+	struct cursor_survey survey;
+
+	for (unsigned i = 0; i < SEATS; i++)
+		if (seats[i].dead)
+			repair_reap(store->peer, seats[i].cache->seat->peer.slot);
+	if (now.deaths > 0)
+		sweep_slice(store);
+	for (uint32_t i = 0; i < segment->geometry.entries; i++) {
+		uint64_t word = shm_load(&segment->states[i]);
+		struct entry_name name = { .idx = i, .gen = state_gen(word) };
+
+		if (!state_needs_reader(word))
+			continue;
+		cursor_survey(segment, name, &survey);
+		if (survey.count == 0)
+			finding("entry %u is retained and nobody reads it", i);
+	}
 }
 
 /* ------------------------------------------------------------------ afterwards */
@@ -185,6 +212,10 @@ void oracle_judge(const struct scenario *scenario)
 	now.state = hash_state(scenario);
 	check_unique();
 	check_elections(scenario);
+	if (base_is_seldom(scenario->base)) {
+		check_forgotten();
+		want(1);
+	}
 	world_sweep(thorough);
 	check_segment();
 	check_files();
