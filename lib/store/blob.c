@@ -102,13 +102,14 @@ int blob_create(const struct store *store, struct entry_name name, struct key_ha
 {
 	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
 	char path[BLOB_PATH_BYTES];
-	int fd;
+	int fd, error = 0;
 
 	blob_path(store, name, hash, path);
 	fd = fd_openat(store->blobs_fd, path, flags, store->file_mode);
 	if (fd < 0 && errno == ENOENT) {
 		path[2] = '\0';
-		(void)!mkdirat(store->blobs_fd, path, store->dir_mode);
+		if (mkdirat(store->blobs_fd, path, store->dir_mode) < 0 && errno != EEXIST)
+			error = errno;
 		path[2] = '/';
 		/*
 		 * STEP fan-out-made: perhaps closed to a group. Die here: our next blob in it opens
@@ -121,7 +122,7 @@ int blob_create(const struct store *store, struct entry_name name, struct key_ha
 		share_fan_out(store, path);
 	}
 	if (fd < 0)
-		return -errno;
+		return error != 0 ? -error : -errno;
 	/* STEP blob-created: an empty file. Die here: removed when the entry is swept. */
 	STEP("blob-created");
 	if (store->file_mode & 070 && fchmod(fd, store->file_mode) < 0) {

@@ -161,6 +161,9 @@ int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes)
 
 	if (bytes <= before)
 		return 0;
+	/* That others go would be of no use to it. */
+	if (bytes > segment_setting(store->segment, SETTING_MAX_BYTES))
+		return -ENOSPC;
 	/* ORDER budget, seq_cst: the charge before ever. Pairs with make_room(). */
 	shm_store(charge, bytes);
 	/* STEP bytes-charged: not counted yet. Die here: gone from the sum when it is swept. */
@@ -172,6 +175,14 @@ int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes)
 	if (ret < 0)
 		shm_store(charge, before);
 	return ret;
+}
+
+void limits_make_way(struct store *store, uint64_t bytes)
+{
+	if (!evict_bytes(store, bytes) && !(former_adopt_some(store) && evict_bytes(store, bytes)))
+		return;
+	/* What has gone takes no room, unless somebody stands in the index just now. */
+	pause_for_others(store);
 }
 
 void limits_charge(struct store *store, struct entry_name name, uint64_t bytes)

@@ -28,6 +28,9 @@
  */
 int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes);
 
+/* limits_make_way - the disk itself lacks @bytes, whatever is allowed: others go for them. */
+void limits_make_way(struct store *store, uint64_t bytes);
+
 /* limits_settle - our entry's file, open as @fd, has what it has. */
 void limits_settle(struct store *store, struct entry_name name, int fd);
 

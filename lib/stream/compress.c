@@ -348,7 +348,7 @@ int compress_end(struct scache_writer *writer, struct footer *footer)
 		return -errno;
 	frame_header(writer->written, header);
 	frame_end(compressor->encoder, end);
-	ret = blob_write(writer->fd, header, sizeof(header), 0);
+	ret = room_write(writer, header, sizeof(header), 0);
 	if (ret == 0)
 		ret = room_write(writer, end, sizeof(end), compressor->at);
 	footer->format = BLOB_LZ4;

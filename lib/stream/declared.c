@@ -28,12 +28,34 @@ static bool is_reserved(uint64_t declared_bytes)
 	return declared_bytes >= RESERVE_BYTES_MIN && declared_bytes <= INT64_MAX;
 }
 
-/* Or a size that is far too large would take all there is, from others, before it fails. */
-static bool is_too_large(int fd, uint64_t bytes)
+/*
+ * How many bytes the disk lacks. Or a size that is far too large would take all there is,
+ * from others, before it fails.
+ */
+static uint64_t lacking(int fd, uint64_t bytes)
 {
 	struct statvfs st;
+	uint64_t have;
 
-	return fstatvfs(fd, &st) == 0 && st.f_blocks > 0 && bytes / st.f_frsize > st.f_bavail;
+	if (fstatvfs(fd, &st) < 0 || st.f_blocks == 0)
+		return 0;
+	have = (uint64_t)st.f_bavail * st.f_frsize;
+	return bytes - min_u64(have, bytes);
+}
+
+/* The cache's other blobs go for it, but not if all of them together are not enough. */
+static int make_way(struct store *store, int fd, uint64_t bytes)
+{
+	uint64_t missing = lacking(fd, bytes);
+	struct limits_use use;
+
+	if (missing == 0)
+		return 0;
+	limits_measure(store, &use);
+	if (use.bytes < missing)
+		return -ENOSPC;
+	limits_make_way(store, missing);
+	return lacking(fd, bytes) == 0 ? 0 : -ENOSPC;
 }
 
 /* 0 also if the file system cannot do that: the writes will tell. */
@@ -42,8 +64,6 @@ static int reserve(int fd, uint64_t bytes)
 	struct quiet quiet;
 	int ret = -EINTR;
 
-	if (is_too_large(fd, bytes))
-		return -ENOSPC;
 	quiet_begin(&quiet);
 	for (int i = 0; i < RESERVE_TRIES && ret == -EINTR; i++)
 		ret = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes) < 0 ? -errno : 0;
@@ -51,16 +71,32 @@ static int reserve(int fd, uint64_t bytes)
 	return ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG ? ret : 0;
 }
 
+/* Names take room as well: directories, inodes. */
+static int create_file(struct store *store, struct entry_name name)
+{
+	struct key_hash hash = entry_hash(entry_at(store->segment, name.idx));
+	int fd = blob_create(store, name, hash);
+
+	for (int i = 0; i < 2 && unlikely(fd == -ENOSPC || fd == -EDQUOT); i++) {
+		limits_make_way(store, 1);
+		fd = blob_create(store, name, hash);
+	}
+	return fd;
+}
+
 int declared_create_file(struct store *store, struct entry_name name)
 {
+	UNCANCELLED;
 	const struct shm_entry *entry = entry_at(store->segment, name.idx);
 	uint64_t declared_bytes = shm_load_relaxed((shm_u64 *)&entry->declared_bytes);
-	int fd = blob_create(store, name, entry_hash(entry)), ret;
+	int fd = create_file(store, name), ret;
 
 	if (fd < 0 || !is_reserved(declared_bytes) ||
 	    shm_load_relaxed((shm_u32 *)&entry->flags) & (ENTRY_LZ4 | ENTRY_AUTO))
 		return fd;
-	ret = limits_reserve(store, name, declared_bytes);
+	ret = make_way(store, fd, declared_bytes);
+	if (ret == 0)
+		ret = limits_reserve(store, name, declared_bytes);
 	if (ret == 0)
 		ret = reserve(fd, declared_bytes);
 	if (ret == 0)

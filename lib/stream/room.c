@@ -7,7 +7,6 @@
 
 #include "base/thread.h"
 #include "store/blob.h"
-#include "store/evict.h"
 #include "store/limits.h"
 #include "stream/stream.h"
 
@@ -38,7 +37,7 @@ bool room_was_short(struct scache_writer *writer, int error, uint64_t bytes)
 
 	if (error != -ENOSPC && error != -EDQUOT && error != -EFBIG && error != -EIO)
 		return false;
-	evict_bytes(writer->store, bytes);
+	limits_make_way(writer->store, bytes);
 	return true;
 }
 

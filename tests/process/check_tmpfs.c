@@ -4,11 +4,13 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "../util/pattern.h"
@@ -88,6 +90,110 @@ START_TEST(a_disk_that_fills_while_it_is_compressed_is_noticed_by_nobody)
 }
 END_TEST
 
+/* ------------------------------------------------------------ full from the start */
+
+/* @key of @bytes, of which so many are declared, and read; what finish says. */
+static int put_declared(struct scache *cache, const char *key, uint64_t declared, uint64_t bytes)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .declared_bytes = declared };
+	struct scache_reader *reader;
+	struct scache_writer *writer = NULL;
+	uint64_t at = 0;
+	int ret, error = 0;
+
+	must_be(scache_acquire(cache, key, strlen(key), &options, &reader, &writer), 0);
+	must(writer != NULL);
+	for (uint64_t done = 0; done < bytes; done = at) {
+		uint64_t until = done + 50000 < bytes ? done + 50000 : bytes;
+
+		must_be(pattern_write(writer, 1, done, until, 50000, &error), until - done);
+		must_be(pattern_read(reader, 1, &at, until, 50000), 1);
+	}
+	ret = scache_finish(writer);
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+	return ret;
+}
+
+START_TEST(without_an_inode_for_a_new_blob_an_old_one_goes)
+{
+	struct scache *cache;
+	char key[] = "0";
+
+	mount_small(scratch_dir, "size=8m,nr_inodes=30,mode=0700");
+	cache = scratch_open();
+	for (int i = 0; i < 20; i++) {
+		key[0] = (char)('a' + i);
+		must_be(put_declared(cache, key, 0, 10000), 0);
+		must(!scratch_misses(cache, key));
+	}
+	must(scratch_stat(cache).evicted > 0);
+	must_be(scratch_stat(cache).failures, 0);
+	must_be(scratch_stat(cache).bypasses, 0);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(scratch_dir) == 0);
+}
+END_TEST
+
+START_TEST(for_a_declared_size_others_go_only_if_that_helps)
+{
+	struct scache *cache;
+
+	mount_small(scratch_dir, "size=8m,mode=0700");
+	cache = scratch_open();
+	must_be(put_declared(cache, "a", 0, 2500000), 0);
+	must_be(put_declared(cache, "b", 0, 2500000), 0);
+	/* More than there is at all: nobody goes, and it is from the ring. */
+	must_be(put_declared(cache, "too large", 9000000, 9000000), SCACHE_NOT_KEPT);
+	must_be(scratch_stat(cache).evicted, 0);
+	/* As much as there is if one of them goes. */
+	must_be(put_declared(cache, "c", 4500000, 4500000), 0);
+	must_be(scratch_stat(cache).evicted, 1);
+	must_be(scratch_stat(cache).degraded, 1);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(scratch_dir) == 0);
+}
+END_TEST
+
+/* All but @spare bytes of the file system are somebody else's. */
+static void fill_up(const char *path, uint64_t spare)
+{
+	struct statvfs fs;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+	must(fd >= 0 && fstatvfs(fd, &fs) == 0);
+	must(posix_fallocate(fd, 0, (off_t)(fs.f_bavail * fs.f_frsize - spare)) == 0);
+	must(close(fd) == 0);
+}
+
+START_TEST(a_segment_on_the_disk_that_is_full_has_fewer_rings_or_is_done_without)
+{
+	char other[320];
+	struct scache *cache;
+
+	must(mount("tmpfs", scratch_base, "tmpfs", 0, "size=8m,mode=0700") == 0);
+	snprintf(other, sizeof(other), "%s/other", scratch_base);
+	fill_up(other, 100000);
+	scratch_options.segment_dir = NULL;
+	must_be(scache_open(scratch_dir, &scratch_options, &cache), -ENOSPC);
+	must(unlink(other) == 0);
+	fill_up(other, 1000000);
+	cache = scratch_open();
+	must(scratch_stat(cache).max_rings > 0 && scratch_stat(cache).max_rings < 8);
+	must_be(put_declared(cache, "k", 0, 3000000), SCACHE_NOT_KEPT);
+	must_be(scratch_stat(cache).failures, 0);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(scratch_base) == 0);
+}
+END_TEST
+
 /* -------------------------------------------------------------- a small /dev/shm */
 
 START_TEST(a_segment_that_does_not_fit_is_said_so_and_leaves_nothing)
@@ -156,6 +262,9 @@ int main(void)
 	const TTest *const tests[] = {
 		a_full_disk_is_noticed_by_nobody,
 		a_disk_that_fills_while_it_is_compressed_is_noticed_by_nobody,
+		without_an_inode_for_a_new_blob_an_old_one_goes,
+		for_a_declared_size_others_go_only_if_that_helps,
+		a_segment_on_the_disk_that_is_full_has_fewer_rings_or_is_done_without,
 		a_segment_that_does_not_fit_is_said_so_and_leaves_nothing,
 		a_segment_that_fits_in_part_has_fewer_rings,
 		on_a_tmpfs_the_segment_stands_in_the_cache_itself,
