@@ -95,8 +95,10 @@ static void explain(const struct put *put, int error)
 	if (error == SCACHE_NOT_KEPT && *scache_detail())
 		tool_error("nothing was stored: %s", scache_detail());
 	else if (error == SCACHE_NOT_KEPT)
-		tool_error("nothing was stored: the cache's file cannot be written; is its "
-			   "file system full, or its directory not writable?");
+		tool_error("nothing was stored: a limit, the room to be left free (min-free), the "
+			   "disk or the permissions of the directory did not allow it; see "
+			   "stat and df(1), then raise the limits by config, remove blobs by "
+			   "rm, or make room on the file system");
 	else if (error == -ERANGE)
 		tool_error("nothing was stored: standard input is not of %" PRIu64 " bytes, as declared",
 			   declared == SCACHE_ZERO ? 0 : declared);
