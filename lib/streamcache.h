@@ -442,7 +442,9 @@ SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t 
  *  -EPIPE    all readers have left, or none has come and none can come any
  *            more (removed, or no file); never with SCACHE_RUN_TO_END
  *  -ERANGE   with these bytes it is more than was declared: none of them was taken
- *  -EIO, ... the bytes can be kept neither in a file nor in a ring
+ * A disk that is full or fails, or a limit, is no error: it goes on from the ring, as
+ * its slowest reader reads, and is not kept. If there is no ring either it waits until
+ * one is free or the disk has room, for as long as @timeout_ns says.
  * Blocks: for readers, and for the disk. Threads: one per writer.
  * If you die inside: readers get every byte published so far, then -EOWNERDEAD.
  */
@@ -466,9 +468,10 @@ SCACHE_API ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, vo
  * scache_commit - append the first @bytes bytes of what was reserved last.
  * 0 appends nothing and gives the room back.
  * Returns @bytes; -EINVAL if that is more than was reserved; or as
- * scache_write(), for good.
- * Blocks: for the disk, never for readers. Threads: one per writer.
- * If you die inside: readers see all of these bytes or none.
+ * scache_write(), for good; -ECANCELED.
+ * Blocks: for the disk, never for readers; of an entry without a ring, if its file fails,
+ * until there is a ring or the disk has room. Threads: one per writer.
+ * If you die inside: readers see all of these bytes or, but in that case, none.
  */
 SCACHE_API ssize_t scache_commit(struct scache_writer *writer, size_t bytes);
 
@@ -578,8 +581,8 @@ SCACHE_API ssize_t scache_read(struct scache_reader *reader, void *ret_data, siz
  * Returns a count > 0; 0 if @offset is at or behind the end of a finished
  * entry; if it is not there yet, waits, or -EAGAIN, -ETIMEDOUT; the errors of
  * scache_read(), but none is for good; and
- *  -ENODATA  the entry is not stored, and its ring has gone past @offset. All
- *            from the reader's own position on is kept.
+ *  -ENODATA  the entry is not stored, or no more since the disk was full, and what is at
+ *            @offset has gone. All from the reader's own position on is kept.
  *  -EDEADLK  the entry is not stored and the writer waits for this reader:
  *            @offset is a window or more ahead of its position. Read first.
  * Waiting for an @offset far ahead counts as having read up to there: the
@@ -612,8 +615,9 @@ SCACHE_API int64_t scache_seek(struct scache_reader *reader, uint64_t offset);
 /*
  * scache_peek - the next bytes where they are, at most @bytes, without a copy if
  * they are in the file already; the position stays.
- * *ret_data is good until the next call on @reader but scache_consume(), and shows
- * bytes of the entry only: published, and never changed while you look.
+ * *ret_data is good until the next call on @reader but scache_consume(), as far as it is
+ * not consumed, and shows bytes of the entry only: published, and never changed while you
+ * look.
  * Returns as scache_read(): a count > 0 (of what lies in one piece, not of all there
  * is), 0 at the end, -EAGAIN, -ETIMEDOUT, errors.
  * A large blob is mapped: if a stranger truncates its file, touching what is
@@ -626,7 +630,8 @@ SCACHE_API ssize_t scache_peek(struct scache_reader *reader, const void **ret_da
 
 /*
  * scache_consume - go on by @bytes of those that the last scache_peek() has shown;
- * the rest may still be looked at. A writer that waits for its readers goes on.
+ * the rest may still be looked at, but those no more. A writer that waits for its readers
+ * goes on.
  * Returns @bytes; -EINVAL if it has not shown so many, or another call has been
  * made since; -ESTALE, -ECHILD. Blocks: no. If you die inside: nobody else notices.
  */
@@ -798,7 +803,8 @@ struct scache_stats {
 	uint64_t overdue;     /* ever: productions that took longer than max_fill_ns */
 	uint64_t stalled;     /* ever: writers whose readers did not move for their stall time */
 	uint64_t blocked_ns;  /* ever: writers waited for readers, in all */
-	uint64_t emergencies; /* ever: productions that got a ring when their file failed */
+	uint64_t emergencies; /* ever: productions that had no ring and got one of those kept
+				 back for it when their file failed */
 	uint64_t bytes_punched; /* ever: given back of files that were begun in vain */
 };
 

@@ -75,6 +75,7 @@ void entry_fill(struct peer *peer, struct entry_name name, const struct entry_dr
 	shm_store_relaxed(&entry->ring, 0);
 	shm_store_relaxed(&entry->written, 0);
 	shm_store_relaxed(&entry->flushed, 0);
+	shm_store_relaxed(&entry->punched, 0);
 	shm_store_relaxed(&entry->floor, UINT64_MAX);
 	shm_store_relaxed(&entry->need, 0);
 	shm_store_relaxed(&entry->flags, draft->flags);

@@ -117,6 +117,8 @@ static bool check_progress(struct report *report, uint32_t idx, char *text, size
 	    floor > shm_load(&e->flushed))
 		return say(text, bytes, "I6: entry %u has bytes neither in its ring nor in its file",
 			   idx);
+	if (shm_load(&e->punched) > (whole_file ? 0 : flushed))
+		return say(text, bytes, "I6: entry %u has holes where it has bytes", idx);
 	if (state_of(word) == ENTRY_SEALED && whole_file && flushed != written)
 		return say(text, bytes, "I6: entry %u is finished but not flushed", idx);
 	return false;

@@ -12,7 +12,8 @@
  *  I6  flushed <= written when SEALED, and ahead of it by one write that passes
  *      the ring at most while FILLING; with a file, floor <= flushed while FILLING,
  *      and a SEALED entry with a complete file is flushed whole. Of a declared size
- *      written is never more, and when SEALED all of it.
+ *      written is never more, and when SEALED all of it. Holes in the file only below
+ *      flushed, and only if it is not to be kept.
  *  I7  a ring's owner word names an entry of that generation that is not FREE.
  *  I8  blocks of cursors belong to slots in use; a block without an owner has
  *      only empty cells; every cursor names an index in range.

@@ -195,7 +195,7 @@ struct shm_entry {
 	shm_u64 max_age_ns;
 	shm_u64 ended_ns; /* by the writer before SEALED or FAILED */
 	shm_u32 key_bytes;
-	shm_u32 ring; /* index + 1; 0 = none; constant once FILLING */
+	shm_u32 ring; /* index + 1; 0 = none; by the writer while floor is UINT64_MAX */
 
 	/* Progress: by the writer. After its crash `written` is what was published. */
 	shm_u64 written ALIGNED(CACHE_LINE_BYTES);
@@ -213,6 +213,7 @@ struct shm_entry {
 	shm_u32 writer_event ALIGNED(CACHE_LINE_BYTES); /* the bit by the writer */
 	shm_u32 attention; /* 1: somebody has left, look whether anybody remains */
 	shm_u32 had_reader; /* 1 from the first attach on */
+	shm_u64 punched; /* by the writer: up to here the file has holes; <= flushed */
 
 	/* The key; behind it, if it fits, the message of a failure. */
 	shm_u64 key[SHM_KEY_WORDS] ALIGNED(CACHE_LINE_BYTES);

@@ -25,10 +25,20 @@ int copy_get_blob(struct scache_reader *reader)
 			 &reader->blob);
 }
 
+/* Asked each time: an entry may be given one late, and after a death another. */
+static const unsigned char *ring_of(const struct scache_reader *reader)
+{
+	const struct segment *segment = reader->store->segment;
+	uint32_t ring = shm_load_relaxed(&reader->entry->ring);
+
+	return ring > 0 && ring <= segment->geometry.rings ? segment_ring(segment, ring - 1) : NULL;
+}
+
 /* From the ring, as far as it stays intact meanwhile. Returns the bytes; 0 = use the file. */
 static size_t copy_from_ring(struct scache_reader *reader, uint64_t from, unsigned char *data,
 			     size_t bytes)
 {
+	const unsigned char *ring;
 	size_t done = 0;
 
 	while (done < bytes) {
@@ -36,9 +46,13 @@ static size_t copy_from_ring(struct scache_reader *reader, uint64_t from, unsign
 		size_t part = (size_t)min_u64(bytes - done, reader->ring_mask + 1 - offset);
 
 		part = (size_t)min_u64(part, RING_SLICE_BYTES);
+		/* ORDER ring-given, acquire: floor before which ring. Pairs with writer_rescue(). */
 		if (shm_load_acquire(&reader->entry->floor) > at)
 			break;
-		ring_copy_out(data + done, reader->ring + offset, part);
+		ring = ring_of(reader);
+		if (unlikely(ring == NULL))
+			break;
+		ring_copy_out(data + done, ring + offset, part);
 		/* ORDER ring-floor, acquire: the bytes before floor. Pairs with open_ring(). */
 		shm_fence_acquire();
 		if (shm_load_acquire(&reader->entry->floor) > at)
@@ -92,6 +106,10 @@ static ssize_t copy_from_file(struct scache_reader *reader, uint64_t from, void 
 	/* A copy has no cancellation point, and what holds them off is a tenth of a hit. */
 	done = reader->blob->fd < 0 ? opened_read(reader->blob, data, bytes, from) :
 				      copy_from_blob(reader, from, data, bytes, flushed);
+	/* ORDER punched, acquire: the bytes before punched. Pairs with writer_punch(). */
+	shm_fence_acquire();
+	if (unlikely(shm_load_acquire(&reader->entry->punched) > from))
+		return -ENODATA;
 	return done == 0 || done == -EBADMSG || done == -EIO ? reader_is_damaged(reader) : done;
 }
 
@@ -111,8 +129,7 @@ ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t b
 	bool from_ring = false;
 	ssize_t done = 0;
 
-	if (reader->ring != NULL)
-		done = (ssize_t)copy_from_ring(reader, at, data, bytes);
+	done = (ssize_t)copy_from_ring(reader, at, data, bytes);
 	from_ring = done > 0;
 	if (!from_ring)
 		done = copy_from_file(reader, at, data, bytes);

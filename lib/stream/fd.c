@@ -221,7 +221,7 @@ static size_t send_some(struct scache_reader *reader, int fd, uint64_t written, 
 		return 0;
 	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
 	flushed = min_u64(shm_load_acquire(&reader->entry->flushed), written);
-	if (flushed <= reader->position || copy_get_blob(reader) < 0 ||
+	if (flushed <= reader->position || reader_may_lose(reader) || copy_get_blob(reader) < 0 ||
 	    opened_fd(reader->blob) < 0 || !reader_is_still_there(reader))
 		return 0;
 	source.file_fd = opened_fd(reader->blob);

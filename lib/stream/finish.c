@@ -220,6 +220,8 @@ int scache_writer_close(struct scache_writer *writer)
 		atomic_fetch_sub(open_streams, 1);
 	if (writer->fd >= 0)
 		close(writer->fd);
+	if (writer->punch_fd >= 0)
+		close(writer->punch_fd);
 	digest_free(writer);
 	/*
 	 * A fork child has not the thread, and perhaps its mutex is locked for ever; and another

@@ -110,6 +110,8 @@ static uint64_t room_without_file(struct scache_writer *writer)
 			survey_readers(writer, &survey);
 		}
 		writer->slowest = survey.count > 0 ? survey.slowest : UINT64_MAX;
+		if (writer->door_closed)
+			writer_punch(writer);
 	}
 	writer->ring_is_full = ring_room(writer) == 0;
 	return min_u64(ring_room(writer), window_room(writer));
@@ -183,7 +185,7 @@ int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_n
 	STEP("need-set");
 	/* ORDER event-bit, seq_cst: the bit before positions are read again. Pairs with set_paced(). */
 	event = wait_prepare(&entry->writer_event);
-	if (shm_load(&entry->attention) != 0 || pace_room(writer) > 0)
+	if (shm_load(&entry->attention) != 0 || (!writer->is_stranded && pace_room(writer) > 0))
 		return 0;
 	if (atomic_load(&writer->cancelled))
 		return -ECANCELED;
@@ -194,5 +196,5 @@ int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_n
 		return 0;
 	/* A tick: those who hold us back may be dead, or we may be them ourselves. */
 	pace_look_after_readers(writer);
-	return is_deadlocked(writer, since_ns) ? -EDEADLK : 0;
+	return !writer->is_stranded && is_deadlocked(writer, since_ns) ? -EDEADLK : 0;
 }

@@ -62,7 +62,7 @@ static uint64_t see_file(struct scache_reader *reader, uint64_t written, size_t 
 
 	/* ORDER flushed, acquire: the bytes before it. Pairs with writer_flush(). */
 	flushed = end = min_u64(shm_load_acquire(&reader->entry->flushed), written);
-	if (flushed <= at || copy_get_blob(reader) < 0)
+	if (flushed <= at || reader_may_lose(reader) || copy_get_blob(reader) < 0)
 		return 0;
 	data = opened_view(reader->blob);
 	if (data != NULL)

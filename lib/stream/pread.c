@@ -100,7 +100,8 @@ static bool is_gone(struct scache_reader *reader, uint64_t offset)
 {
 	/* ORDER flushed, acquire: floor before flushed, which is at least that. Pairs with writer_flush(). */
 	return shm_load_acquire(&reader->entry->floor) > offset &&
-	       shm_load_acquire(&reader->entry->flushed) <= offset &&
+	       (shm_load_acquire(&reader->entry->flushed) <= offset ||
+		shm_load_acquire(&reader->entry->punched) > offset) &&
 	       shm_load_acquire(&reader->entry->written) > offset;
 }
 

@@ -64,7 +64,6 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 	struct scache_reader *reader = malloc(sizeof(*reader));
 	struct segment *segment = store->segment;
 	struct blob_facts facts;
-	uint32_t ring;
 	int ret;
 
 	if (reader == NULL)
@@ -80,11 +79,7 @@ int reader_open(struct store *store, struct entry_name name, uint32_t cell, uint
 	reader->cursor = cursor_at(segment, cell);
 	reader->spins = SPINS_MIN;
 	atomic_init(&reader->sleeps_at, &reader->entry->readers_event);
-	ring = shm_load_relaxed(&reader->entry->ring);
-	if (ring > 0 && ring <= segment->geometry.rings) {
-		reader->ring = segment_ring(segment, ring - 1);
-		reader->ring_mask = segment->geometry.ring_bytes - 1;
-	}
+	reader->ring_mask = segment->geometry.ring_bytes - 1;
 	if (needs_file(reader, state)) {
 		facts = reader_facts(reader, state);
 		ret = table_get(store, name, entry_hash(reader->entry), &facts, &reader->blob);

@@ -13,9 +13,11 @@
  *
  * Without a ring floor is UINT64_MAX and flushed equals written. Without a
  * file (ENTRY_RING_ONLY) flushed stands still and the writer keeps in the
- * ring whatever the slowest reader has not read.
+ * ring whatever the slowest reader has not read; below `punched` the file has
+ * holes by then.
  *
  *	fd.c	   between a stream and a descriptor
+ *	alone.c	   without the file, in the end
  *	writer.c   bytes in		reader.c   bytes out, waiting
  *	finish.c   how it ends		copy.c	   out of the ring or the file
  *	compress.c to an lz4 file
@@ -41,6 +43,8 @@
 #include "streamcache.h"
 
 #define BOUNCE_BYTES (256u << 10)
+#define SLICE_BYTES_MAX (256u << 10) /* published at once; readers start on it */
+#define FLUSH_BYTES_MAX (256u << 10) /* out of the ring to the file, while they are in the cache */
 #define COMPRESS_RING_BYTES_MIN (4u * BLOCK_BYTES) /* for blocks not written yet */
 
 struct private_stream;
@@ -89,7 +93,6 @@ struct scache_reader {
 	struct shm_entry *entry;
 	shm_u64 *state;
 	struct shm_cursor *cursor;
-	const unsigned char *ring; /* NULL: none */
 	struct open_blob *blob;	   /* NULL until needed */
 	struct unpacked unpacked;  /* of an lz4 blob, see packed.h */
 	unsigned char *window;	   /* of a growing file, see peek.c; or NULL */
@@ -131,6 +134,8 @@ struct scache_writer {
 	uint64_t charged; /* what the file may have without asking; see room.c */
 	struct sums sums; /* of the bytes in the file; see keep.c */
 	int fd; /* -1: no file */
+	int punch_fd; /* the file that was given up, if holes can be made in it; or -1 */
+	uint64_t punched; /* up to here we have made them */
 	bool run_to_end;
 	bool pace_slowest;
 	bool is_lz4, is_auto; /* the second: not decided yet */
@@ -143,6 +148,7 @@ struct scache_writer {
 	bool ring_only;
 	bool door_closed; /* of a ring-only one: its first byte may go */
 	bool ring_is_full; /* what stopped it was the ring, not the window */
+	bool is_stranded; /* its file has failed, and there is no ring for it */
 	bool ended;
 	bool taken_over; /* the file may hold more than what was published */
 	bool mid_call; /* of this write some bytes are taken already */
@@ -181,11 +187,31 @@ void writer_give_up(struct scache_writer *writer);
 
 /* --------------------------------------------------------------- writer.c */
 
+/* writer_flush - the ring to the file: whole flush units, or (@all) what there is. */
+void writer_flush(struct scache_writer *writer, bool all);
+
+/* ---------------------------------------------------------------- alone.c */
+
 /* writer_go_without_file - close the door and go on from the ring alone. */
 void writer_go_without_file(struct scache_writer *writer);
 
-/* writer_flush - the ring to the file: whole flush units, or (@all) what there is. */
-void writer_flush(struct scache_writer *writer, bool all);
+/*
+ * writer_give_up_file - , if it is one, is its file: it lasts as long as readers behind
+ * need it. Kept open for holes, or closed.
+ */
+void writer_give_up_file(struct scache_writer *writer, int fd);
+
+/* writer_rescue - the same of one without a ring: it is given one, or is stranded. */
+void writer_rescue(struct scache_writer *writer);
+
+/* writer_use_ring - @ring is our entry's. */
+void writer_use_ring(struct scache_writer *writer, uint32_t ring);
+
+/*
+ * writer_punch - after a survey behind the closed door: what of the given-up file all
+ * readers have passed goes. Nothing happens if that is little.
+ */
+void writer_punch(struct scache_writer *writer);
 
 /* ----------------------------------------------------------------- room.c */
 
@@ -290,6 +316,17 @@ ssize_t copy_out(struct scache_reader *reader, uint64_t at, void *data, size_t b
  * copied after the state may be of another life.
  */
 bool reader_is_still_there(const struct scache_reader *reader);
+
+/*
+ * reader_may_lose - may what the file has at the position go while it is looked at? Of a
+ * growing entry, if others see this reader further on: see alone.c. It is copied then.
+ */
+static inline bool reader_may_lose(const struct scache_reader *reader)
+{
+	return unlikely(reader->position < reader->paced) &&
+	       (state_is_growing(shm_load(reader->state)) ||
+		shm_load(&reader->entry->punched) > reader->position);
+}
 
 /* reader_is_damaged - its file is not what it was: the entry goes. Returns -EBADMSG. */
 int reader_is_damaged(struct scache_reader *reader);
@@ -417,9 +454,9 @@ ssize_t reader_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t
 uint64_t pace_room(struct scache_writer *writer);
 
 /*
- * pace_wait - sleep until a reader has moved or left, or a tick, at which the
- * dead among them are reaped. 0: look again; -ETIMEDOUT; -ECANCELED; -EDEADLK
- * (waiting since @since_ns for a reader that only this very thread could move).
+ * pace_wait - sleep until a reader has moved (unless the writer is stranded) or left, or a
+ * tick, at which the dead among them are reaped. 0: look again; -ETIMEDOUT; -ECANCELED;
+ * -EDEADLK (waiting since @since_ns for a reader that only this very thread could move).
  */
 int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns);
 

@@ -79,7 +79,8 @@ static void settle(struct scache_writer *writer, uint64_t state)
 		entry_hide(segment, writer->name, ENTRY_FILLING);
 	shm_store(&entry->flags, shm_load(&entry->flags) & ~ENTRY_FILE_MESSAGE);
 	shm_store(&entry->message_bytes, 0);
-	if (writer->ring != NULL && !has_ring(segment, writer->name)) {
+	/* One that it was given and did not come to note or use, too. */
+	if (!has_ring(segment, writer->name)) {
 		/* ORDER ring-floor, seq_cst: floor before the ring has another owner. Pairs with copy_from_ring(). */
 		shm_store(&entry->floor, UINT64_MAX);
 		ring_release(segment, writer->name);
@@ -87,6 +88,10 @@ static void settle(struct scache_writer *writer, uint64_t state)
 	}
 	/* STEP takeover-settled: as if we had produced it. Die here: an orphan once more. */
 	STEP("takeover-settled");
+	/* What is there for readers behind goes as they pass it. */
+	if (writer->door_closed && writer->flushed > 0)
+		writer_give_up_file(writer, blob_reopen(writer->store, writer->name,
+							entry_hash(entry)));
 }
 
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,

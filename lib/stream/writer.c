@@ -18,8 +18,6 @@
 #include "store/blob.h"
 #include "stream/stream.h"
 
-#define SLICE_BYTES_MAX (256u << 10) /* published at once; readers start on it */
-#define FLUSH_BYTES_MAX (256u << 10) /* out of the ring to the file, while they are in the cache */
 #define PASSING_BYTES (64u << 10)    /* a write as large as this may pass the ring */
 #define FEW_READERS 2		     /* with more of them it must be larger */
 #define SAMPLE_BYTES (2 * BLOCK_BYTES) /* enough to judge whether compression pays */
@@ -40,6 +38,7 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->entry = entry_at(segment, name.idx);
 	writer->state = entry_state_word(segment, name.idx);
 	writer->fd = fd;
+	writer->punch_fd = -1;
 	writer->pace_cell = CURSOR_NONE;
 	writer->charged = shm_load_relaxed(&segment->charges[name.idx]);
 	writer->window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
@@ -52,38 +51,10 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->is_auto = flags & ENTRY_AUTO;
 	writer->key_bytes = shm_load_relaxed(&writer->entry->key_bytes) & 255;
 	ring = shm_load_relaxed(&writer->entry->ring);
-	if (ring > 0 && ring <= segment->geometry.rings) {
-		writer->ring = segment_ring(segment, ring - 1);
-		writer->ring_bytes = segment->geometry.ring_bytes;
-		writer->slice_bytes = min_u64(SLICE_BYTES_MAX, writer->ring_bytes / 4);
-		writer->flush_bytes = min_u64(FLUSH_BYTES_MAX, writer->ring_bytes / 2);
-	}
+	if (ring > 0 && ring <= segment->geometry.rings)
+		writer_use_ring(writer, ring - 1);
 	*ret_writer = writer;
 	return 0;
-}
-
-/* ------------------------------------------------------------- without a file */
-
-void writer_go_without_file(struct scache_writer *writer)
-{
-	struct store *store = writer->store;
-
-	if (writer->ring_only)
-		return;
-	compress_stop(writer);
-	writer->ring_only = true;
-	if (writer->fd >= 0) {
-		declared_give_back(writer);
-		close(writer->fd);
-		writer->fd = -1;
-	}
-	shm_store(&writer->entry->flags, shm_load_relaxed(&writer->entry->flags) | ENTRY_RING_ONLY);
-	/* STEP file-given-up: findable, ring only. Die here: the reaper fails it. */
-	STEP("file-given-up");
-	/* Nobody new: byte 0 is going to be gone. Whoever is attached is found by the survey. */
-	writer->door_closed = true;
-	entry_hide(store->segment, writer->name, ENTRY_FILLING);
-	peer_count(store->peer, STAT_DEGRADED, 1);
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -209,12 +180,29 @@ static int64_t put_in_file(struct scache_writer *writer, const unsigned char *da
 	return (int64_t)bytes;
 }
 
-/* No ring was to be had: each write goes to the file, or the production fails. */
-static int64_t append(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
+/*
+ * No ring was to be had: each write goes to the file. 0: that has failed, and there is a
+ * ring by now; or there is none, and both are tried again after a while.
+ */
+static uint64_t append(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
 {
 	int64_t done = put_in_file(writer, data, bytes);
 
-	return done < 0 ? writer_fail(writer, (int)done) : done;
+	if (unlikely(done < 0))
+		writer_rescue(writer);
+	else
+		writer->is_stranded = false;
+	return done < 0 ? 0 : (uint64_t)done;
+}
+
+static uint64_t put_in_ring(struct scache_writer *writer, const unsigned char *data, uint64_t bytes)
+{
+	unsigned char *at = open_ring(writer, &bytes);
+
+	ring_copy_in(at, data, bytes);
+	publish(writer, data, bytes);
+	writer_flush(writer, false);
+	return bytes;
 }
 
 /*
@@ -251,7 +239,6 @@ static int64_t admit(struct scache_writer *writer, uint64_t bytes)
 /* One slice. Bytes taken; 0 = no room now; -errno for good. */
 static int64_t put(struct scache_writer *writer, const unsigned char *data, uint64_t wanted)
 {
-	unsigned char *at;
 	int64_t allowed;
 	uint64_t bytes;
 
@@ -260,19 +247,18 @@ static int64_t put(struct scache_writer *writer, const unsigned char *data, uint
 	if (allowed <= 0)
 		return allowed;
 	bytes = (uint64_t)allowed;
-	if (writer->ring == NULL)
-		return append(writer, data, bytes);
+	if (writer->ring == NULL) {
+		allowed = (int64_t)append(writer, data, bytes);
+		if (allowed > 0 || writer->is_stranded)
+			return allowed;
+	}
 	if (passes_ring(writer, bytes)) {
 		allowed = put_in_file(writer, data, bytes);
 		if (allowed > 0)
 			return allowed;
 		writer_go_without_file(writer);
 	}
-	at = open_ring(writer, &bytes);
-	ring_copy_in(at, data, bytes);
-	publish(writer, data, bytes);
-	writer_flush(writer, false);
-	return (int64_t)bytes;
+	return (int64_t)put_in_ring(writer, data, bytes);
 }
 
 /* ------------------------------------------------------------------ waiting */
@@ -381,8 +367,8 @@ ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_da
 	if (reserves_in_place(writer)) {
 		*ret_data = open_ring(writer, &room);
 	} else {
-		if (writer->ring != NULL)
-			room = min_u64(room, writer->slice_bytes);
+		/* So that it fits into a ring, if the entry gets one meanwhile. */
+		room = min_u64(room, writer->store->segment->geometry.ring_bytes / 4);
 		if (writer->bounce == NULL)
 			writer->bounce = malloc(SLICE_BYTES_MAX);
 		if (writer->bounce == NULL)
@@ -393,25 +379,29 @@ ssize_t scache_reserve(struct scache_writer *writer, size_t bytes, void **ret_da
 	return (ssize_t)room;
 }
 
-/* What the bounce buffer holds goes the way of every other write. */
+/*
+ * What the bounce buffer holds goes the way of every other write: to the file or, if that
+ * fails, into a ring, in which it has room. Until there is one it waits, and only then.
+ */
 static int64_t commit_bounced(struct scache_writer *writer, uint64_t bytes)
 {
-	uint64_t part, done;
-	int64_t ret;
+	struct waited waited = { .timeout_ns = SCACHE_FOREVER, .deadline_ns = DEADLINE_NEVER };
+	uint64_t done = 0;
 
-	for (done = 0; done < bytes; done += part) {
-		part = bytes - done;
-		if (writer->ring == NULL) {
-			ret = append(writer, writer->bounce + done, part);
-			if (ret < 0)
-				return ret;
-		} else {
-			unsigned char *at = open_ring(writer, &part);
+	while (done < bytes) {
+		const unsigned char *from = writer->bounce + done;
+		int ret = 0;
 
-			ring_copy_in(at, writer->bounce + done, part);
-			publish(writer, at, part);
-			writer_flush(writer, false);
-		}
+		if (writer->ring == NULL)
+			done += append(writer, from, bytes - done);
+		else
+			done += put_in_ring(writer, from, bytes - done);
+		if (unlikely(writer->is_stranded))
+			ret = await_room(writer, &waited);
+		if (unlikely(writer->is_stranded) && ret == 0)
+			ret = heed_attention(writer);
+		if (ret < 0)
+			return ret;
 	}
 	return (int64_t)bytes;
 }

@@ -18,7 +18,9 @@ void gather(struct scache_writer *writer);
 void put_entry(struct scache *cache, const char *key, uint64_t seed);
 
 /* produce.c, for struct op. */
+void mate_lend(void);
 void mate_orphan(void);
+void mate_orphan_lent(void);
 void mate_rings(void);
 void mate_stopped(void);
 void prepare_full(void);
@@ -33,7 +35,9 @@ void run_large(void);
 void run_no_file(void);
 void run_pass(void);
 void run_produce(void);
+void run_punch(void);
 void run_refresh(void);
+void run_rescue(void);
 void run_take_over(void);
 void run_window(void);
 

@@ -11,6 +11,9 @@
 #include "ops.h"
 #include "stream/stream.h"
 
+#define PUNCHED_BYTES (2u << 20) /* the least that is; and not quite so much is written at once: */
+#define PASSED_BYTES (2u << 20)
+
 /* ------------------------------------------------------------------- pieces */
 
 static void create(struct scache *cache, uint32_t flags, struct scache_reader **ret_reader,
@@ -132,15 +135,55 @@ void run_large(void)
 	scache_close(cache);
 }
 
-/* A file that cannot grow: on without it. */
-void run_no_file(void)
+static void let_files_have(uint64_t bytes)
 {
-	const struct rlimit limit = { .rlim_cur = 40000, .rlim_max = 40000 };
+	const struct rlimit limit = { .rlim_cur = bytes, .rlim_max = bytes };
+
+	must(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+}
+
+/* Without a ring, and then without a file: on in a ring that has become free. */
+void run_rescue(void)
+{
 	struct scache *cache = open_cache();
 	struct scache_reader *reader;
 	struct scache_writer *writer;
 
-	must(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+	let_files_have(40000);
+	arm();
+	create(cache, 0, &reader, &writer);
+	scene->begun = 1;
+	pump(writer, reader);
+	end_both(cache, writer, reader);
+}
+
+/* Much is in a file that cannot grow, and nobody wants it. */
+void run_punch(void)
+{
+	static unsigned char data[PUNCHED_BYTES + PASSED_BYTES + 4 * RING_BYTES];
+	struct scache *cache = open_cache();
+	struct scache_writer *writer;
+
+	pattern_fill(KEY_SEED, 0, data, sizeof(data));
+	let_files_have(PUNCHED_BYTES + PASSED_BYTES);
+	arm();
+	must_be(acquire(cache, "large", SCACHE_RUN_TO_END, SCACHE_UNLIMITED, NULL, &writer), 0);
+	must(writer != NULL);
+	must_be(scache_write(writer, data, sizeof(data), PATIENCE_NS), sizeof(data));
+	must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+	scache_writer_close(writer);
+	disarm();
+	scache_close(cache);
+}
+
+/* A file that cannot grow: on without it. */
+void run_no_file(void)
+{
+	struct scache *cache = open_cache();
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+
+	let_files_have(40000);
 	arm();
 	create(cache, 0, &reader, &writer);
 	pump(writer, reader);
@@ -199,12 +242,8 @@ void run_fail_at_length(void)
 	fail(4000);
 }
 
-/* All rings are in use for as long as the victim lives. */
-void mate_rings(void)
+static void hold_rings(struct scache *cache, struct scache_writer *writers[RINGS])
 {
-	struct scache *cache = open_cache();
-	struct scache_writer *writers[RINGS];
-
 	for (unsigned i = 0; i < RINGS; i++) {
 		char key[] = "ring 0";
 
@@ -218,11 +257,32 @@ void mate_rings(void)
 			}
 		}
 	}
+}
+
+/* All rings are in use, but for the first one once the victim has begun. */
+static void hold_until(_Atomic int *sign)
+{
+	struct scache *cache = open_cache();
+	struct scache_writer *writers[RINGS];
+
+	hold_rings(cache, writers);
 	scene->mate_ready = 1;
+	eventually(*sign || scene->over);
+	scache_writer_close(writers[0]);
 	eventually(scene->over);
-	for (unsigned i = 0; i < RINGS; i++)
+	for (unsigned i = 1; i < RINGS; i++)
 		scache_writer_close(writers[i]);
 	scache_close(cache);
+}
+
+void mate_rings(void)
+{
+	hold_until(&scene->over);
+}
+
+void mate_lend(void)
+{
+	hold_until(&scene->begun);
 }
 
 /* While the victim is about to link its entry another one does. */
@@ -308,6 +368,26 @@ static void produce_orphan(void)
 void mate_orphan(void)
 {
 	die_at("floor-raised", produce_orphan);
+	scene->mate_ready = 1;
+}
+
+static void produce_orphan_lent(void)
+{
+	struct scache *cache = open_cache();
+	struct scache_writer *writers[RINGS], *writer;
+
+	hold_rings(cache, writers);
+	must_be(acquire(cache, KEY, SCACHE_RESUMABLE | SCACHE_RUN_TO_END, 0, NULL, &writer), 0);
+	must(writer != NULL);
+	scache_writer_close(writers[0]);
+	let_files_have(50000);
+	put_some(writer, KEY_SEED, 0, 100000);
+}
+
+/* Dead with a ring in its hands that has no byte, and that it has not begun with. */
+void mate_orphan_lent(void)
+{
+	die_at("rescue-noted", produce_orphan_lent);
 	scene->mate_ready = 1;
 }
 

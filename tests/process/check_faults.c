@@ -296,8 +296,9 @@ START_TEST(with_neither_ring_nor_file_the_caller_is_told_to_bypass)
 }
 END_TEST
 
-START_TEST(without_a_ring_a_failing_disk_is_the_writers_and_the_readers_error)
+START_TEST(without_a_ring_a_failing_disk_is_waited_for_or_a_ring)
 {
+	static unsigned char data[10000];
 	struct scache *cache;
 	struct scache_reader *reader;
 	struct scache_writer *holder, *writer;
@@ -308,16 +309,24 @@ START_TEST(without_a_ring_a_failing_disk_is_the_writers_and_the_readers_error)
 	cache = scratch_open();
 	holder = scratch_create(cache, "has the ring", 0, NULL);
 	writer = scratch_create(cache, "k", 0, &reader);
-	set_fault("pwrite", EIO, 3);
-	must_be(pattern_write(writer, 1, 0, BLOB_BYTES, 10000, &error), 30000);
-	must_be(error, -EIO);
-	must_be(scache_finish(writer), -EIO);
+	pattern_fill(1, 30000, data, sizeof(data));
+	must_be(pattern_write(writer, 1, 0, 30000, 10000, &error), 30000);
+	set_fault("pwrite", EIO, 0);
+	must_be(scache_write(writer, data, sizeof(data), 0), -EAGAIN);
+	must_be(scache_write(writer, data, sizeof(data), 50 * 1000000), -ETIMEDOUT);
+	must(!scratch_misses(cache, "k"));
+	unsetenv("STREAMCACHE_FAULT");
+	must_be(scache_write(writer, data, sizeof(data), 0), sizeof(data));
+	set_fault("pwrite", EIO, 0);
+	scache_writer_close(holder);
+	must_be(pattern_write(writer, 1, 40000, 90000, 10000, &error), 50000);
+	must_be(scratch_stat(cache).emergencies, 1);
 	must(scratch_misses(cache, "k"));
-	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 4096), -EIO);
-	must_be(position, 30000);
+	must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 4096), 0);
+	must_be(position, 90000);
 	unsetenv("STREAMCACHE_FAULT");
 	scache_writer_close(writer);
-	scache_writer_close(holder);
 	scache_reader_close(reader);
 	scratch_is_clean(cache);
 	scratch_close(cache);
@@ -457,7 +466,7 @@ int main(int argc, char **argv)
 		of_what_is_compressed_nobody_notices_more,
 		a_writer_without_file_that_nobody_can_join_does_not_wait_for_him,
 		with_neither_ring_nor_file_the_caller_is_told_to_bypass,
-		without_a_ring_a_failing_disk_is_the_writers_and_the_readers_error,
+		without_a_ring_a_failing_disk_is_waited_for_or_a_ring,
 		a_limit_on_file_sizes_kills_nobody,
 		a_blobs_directory_without_permission_is_done_without,
 		a_file_system_without_ofd_locks_is_refused,
