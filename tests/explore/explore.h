@@ -112,6 +112,7 @@ static inline bool base_is_orphan(enum base base)
 #define PASSES 64u         /* a writer whose first write, after a ring's worth, passes the ring */
 #define PASSES_LATER 128u  /* its second, and then a small one */
 #define PACKED 256u        /* a writer of what is compressed */
+#define LOSES_FILE 512u    /* a ringless writer: its file takes but one write, and then rings are free */
 
 struct operation {
 	const char *name;

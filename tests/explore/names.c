@@ -31,6 +31,8 @@ bool scenario_is_possible(const struct scenario *scenario)
 		if (op->flags & NEEDS_WRITER &&
 		    !(op->flags & PACKED) != !(scenario->base == BASE_PACKED))
 			return false;
+		if (op->flags & LOSES_FILE && scenario->base != BASE_RINGLESS_FILLING)
+			return false;
 		/* It is a bypass, and that is no scenario. */
 		if (base_is_ringless(scenario->base) && op->acquire_flags & SCACHE_PASS_THROUGH)
 			return false;
@@ -149,7 +151,7 @@ static const struct field {
 	FIELD(ring),          FIELD(written),       FIELD(flushed),   FIELD(floor),
 	FIELD(need),          FIELD(readers_event), FIELD(flags),     FIELD(code),
 	FIELD(message_bytes), FIELD(writer_event),  FIELD(attention), FIELD(had_reader),
-	FIELD(key),
+	FIELD(punched),       FIELD(key),
 };
 
 static const char *entry_field(size_t offset)

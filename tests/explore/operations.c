@@ -297,13 +297,18 @@ static void produce(struct process *me, uint32_t bytes)
 {
 	bool is_kept = !(me->op->acquire_flags & SCACHE_PASS_THROUGH) &&
 		       !writer_is_transient(me->writer);
+	bool is_written;
 
 	me->takeovers += me->writer->taken_over;
 	if (me->writer->taken_over && scache_written(me->writer) > 0)
 		bytes = continue_blob(me);
 	else if (scache_written(me->writer) == 0)
 		make_blob(me, bytes);
-	if (write_blob(me, bytes)) {
+	is_written = write_blob(me, bytes);
+	/* Its own file, or that of the dead one before it. */
+	if (has_operation(LOSES_FILE, NULL) && me->writer->ring_only)
+		is_kept = false;
+	if (is_written) {
 		me->result = scache_finish(me->writer);
 		if (me->result != (is_kept ? 0 : SCACHE_NOT_KEPT))
 			finding("process %u: finish returns %d", me->number, me->result);
@@ -493,6 +498,8 @@ const struct operation operations[] = {
 	  SCACHE_UNLIMITED, PACKED_BYTES },
 	{ "packed-wrap", run_packed, NEEDS_WRITER | PACKED, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
 	  SCACHE_UNLIMITED, PACKED_LARGE_BYTES },
+	{ "rescued", run_write, NEEDS_WRITER | LOSES_FILE, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
+	  SCACHE_UNLIMITED, SMALL_BYTES },
 	{ "peek", read_to_end, NEEDS_READER | PEEKS, 0, 0, 0 },
 	{ "peek-stream", run_stream, NEEDS_READER | TAKES_OVER | PEEKS, 0, 0, 0 },
 };
@@ -663,6 +670,8 @@ void operations_begin(const struct scenario *scenario)
 			finding("before it begins: no writer");
 		if (seats[i].op->flags & (PASSES | PASSES_LATER))
 			fill_ring(&seats[i]);
+		if (seats[i].op->flags & LOSES_FILE)
+			give_rings();
 	}
 	begin_victim(scenario->base);
 	attach_readers(scenario);

@@ -237,6 +237,10 @@ int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to)
 ssize_t __wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset)
 {
 	process_point(POINT_CALL, NULL);
+	if (running != NULL && running->op != NULL && running->op->flags & LOSES_FILE && offset > 0) {
+		errno = ENOSPC;
+		return -1;
+	}
 	return __real_pwrite(fd, data, bytes, offset);
 }
 
