@@ -16,6 +16,7 @@
 enum kind {
 	COUNT,
 	BYTES,
+	LIMIT, /* bytes, or SCACHE_UNLIMITED */
 };
 
 struct number {
@@ -39,7 +40,7 @@ static const struct number numbers[] = {
 	NUMBER("now", readers, COUNT),
 	NUMBER("now", rings_in_use, COUNT),
 	NUMBER("now", bytes_used, BYTES),
-	NUMBER("now", bytes_spare, BYTES),
+	NUMBER("now", bytes_spare, LIMIT),
 	NUMBER("ever", hits, COUNT),
 	NUMBER("ever", joins, COUNT),
 	NUMBER("ever", misses, COUNT),
@@ -112,8 +113,12 @@ static int print_table(const struct tool *tool, const char *dir, const struct sc
 		if (strcmp(group, numbers[i].group))
 			printf("%s\n", numbers[i].group);
 		group = numbers[i].group;
+		if (numbers[i].kind == LIMIT && value == SCACHE_UNLIMITED) {
+			printf("  %-18s %16s\n", numbers[i].name, "unlimited");
+			continue;
+		}
 		printf("  %-18s %16" PRIu64, numbers[i].name, value);
-		if (numbers[i].kind == BYTES && value >= 1024)
+		if (numbers[i].kind != COUNT && value >= 1024)
 			printf("  %s", text_bytes(value, text));
 		putchar('\n');
 	}
@@ -155,7 +160,9 @@ static int print_object(const struct tool *tool, const char *dir, const struct s
 			json_object_object_add(root, numbers[i].group, group);
 		}
 		json_object_object_add(group, numbers[i].name,
-				       json_object_new_uint64(number_of(stats, &numbers[i])));
+				       numbers[i].kind == LIMIT ?
+					       text_json_limit(number_of(stats, &numbers[i])) :
+					       json_object_new_uint64(number_of(stats, &numbers[i])));
 	}
 	json_object_object_add(root, "options", options_json(options));
 	return tool_print_json(tool, root);

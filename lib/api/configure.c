@@ -165,25 +165,50 @@ static int check_changes(const struct scache_options *o)
 	return settings_check(o);
 }
 
-/* What the change means for what is there already. */
-static void apply(struct store *store, const uint64_t settings[SETTING_COUNT], uint64_t old_age_ns)
+/* Under the gate: the record, the segment, and what is there already. */
+static int change(struct seat *seat, const uint64_t settings[SETTING_COUNT])
 {
-	if (settings[SETTING_MAX_AGE_NS] != SEGMENT_UNASKED)
+	struct store *store = &seat->store;
+	uint64_t old_age_ns = segment_setting(store->segment, SETTING_MAX_AGE_NS);
+	int ret = segment_configure(store->segment, seat->peer.lock_fd, settings);
+
+	/* In the order of the changes, or an entry could keep an age that is none any more. */
+	if (ret == 0 && settings[SETTING_MAX_AGE_NS] != SEGMENT_UNASKED)
 		sweep_change_age(store, old_age_ns, settings[SETTING_MAX_AGE_NS]);
-	/* Whatever was found to fit is to be asked anew. */
-	limits_forget(store);
-	sweep_note_expiry(store, 0);
+	return ret;
+}
+
+/* -ESTALE: this seat's segment, or all of the cache, has been replaced meanwhile. */
+static int change_in_turn(struct seat *seat, const uint64_t settings[SETTING_COUNT])
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	int ret;
+
+	/* To the kernel all threads with one handle are one: the gate does not part them. */
+	pthread_mutex_lock(&mutex);
+	ret = lockfile_enter_gate(seat->peer.lock_fd, GATE_TIMEOUT_NS);
+	if (ret == 0) {
+		ret = change(seat, settings);
+		lockfile_leave_gate(seat->peer.lock_fd);
+	}
+	pthread_mutex_unlock(&mutex);
+	if (ret < 0)
+		return ret;
+	/* What is too much or too old now goes now. */
+	sweep_note_expiry(&seat->store, 0);
+	sweep_slice(&seat->store);
+	limits_keep(&seat->store);
+	return 0;
 }
 
 int scache_configure(struct scache *cache, const struct scache_options *changes)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
-	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-	uint64_t settings[SETTING_COUNT], old_age_ns;
+	uint64_t settings[SETTING_COUNT];
 	struct scache_options own;
 	struct seat *seat;
-	int ret;
+	int ret, tries = 0;
 
 	SC_ASSERT(cache->magic == MAGIC_CACHE);
 	detail_clear();
@@ -195,20 +220,13 @@ int scache_configure(struct scache *cache, const struct scache_options *changes)
 	if (ret < 0)
 		return ret;
 	settings_asked(&own, settings);
-	ret = seat_enter(cache, &seat);
-	if (ret < 0)
-		return ret;
-	/* To the kernel all threads with one handle are one: the gate does not part them. */
-	pthread_mutex_lock(&mutex);
-	ret = lockfile_enter_gate(seat->peer.lock_fd, GATE_TIMEOUT_NS);
-	if (ret == 0) {
-		old_age_ns = segment_setting(seat->store.segment, SETTING_MAX_AGE_NS);
-		ret = segment_configure(seat->store.segment, seat->peer.lock_fd, settings);
-		lockfile_leave_gate(seat->peer.lock_fd);
-	}
-	pthread_mutex_unlock(&mutex);
-	if (ret == 0)
-		apply(&seat->store, settings, old_age_ns);
-	seat_leave(seat);
+	/* Once more where its segment has been retired: then there is a new seat. */
+	do {
+		ret = seat_enter(cache, &seat);
+		if (ret < 0)
+			return ret;
+		ret = change_in_turn(seat, settings);
+		seat_leave(seat);
+	} while (ret == -ESTALE && tries++ == 0);
 	return ret;
 }

@@ -36,7 +36,8 @@ static bool is_fresh(const struct request *rq, struct entry_name name)
 	uint64_t ended_ns = shm_load_relaxed(&segment->entries[name.idx].ended_ns);
 	uint64_t now_ns = rq->started_ns; /* of a hit, asking the clock again is a tenth */
 
-	if (shm_load_relaxed(&segment->expires[name.idx]) <= now_ns)
+	if (shm_load_relaxed(&segment->expires[name.idx]) <= now_ns ||
+	    use_is_idle(segment, name, now_ns))
 		return false;
 	/* What was finished while we came is fresh enough for anybody. */
 	if ((int64_t)(ended_ns - rq->started_ns) >= 0)

@@ -92,6 +92,32 @@ static bool check_state(struct report *report, uint32_t idx, char *text, size_t 
 	return false;
 }
 
+static bool check_charge(struct report *report, uint32_t idx, char *text, size_t bytes)
+{
+	uint64_t charge = shm_load(&report->segment->charges[idx]);
+	uint64_t word = shm_load(entry_state_word(report->segment, idx));
+
+	if (state_of(word) == ENTRY_FREE && charge != 0)
+		return say(text, bytes, "I10: entry %u is free but charged with %llu bytes", idx,
+			   (unsigned long long)charge);
+	return false;
+}
+
+static bool check_budget(struct report *report, uint32_t index, char *text, size_t bytes)
+{
+	struct shm_header *header = report->segment->header;
+	struct shm_budget *budget = index == 0 ? &header->bytes : &header->slots;
+	uint64_t until = shm_load(&budget->until), ever = shm_load(&budget->ever);
+	uint64_t most = segment_setting(report->segment,
+					index == 0 ? SETTING_MAX_BYTES : SETTING_MAX_ENTRIES);
+
+	if (until > ever && until - ever > most)
+		return say(text, bytes, "I10: %llu more %s are allowed, the limit is %llu",
+			   (unsigned long long)(until - ever), index == 0 ? "bytes" : "entries",
+			   (unsigned long long)most);
+	return false;
+}
+
 static bool check_progress(struct report *report, uint32_t idx, char *text, size_t bytes)
 {
 	struct shm_entry *e = entry_at(report->segment, idx);
@@ -248,6 +274,8 @@ int verify_segment(struct peer *peer, void (*finding)(void *arg, const char *tex
 	check_all(&report, check_header, 1);
 	check_all(&report, check_state, g->entries);
 	check_all(&report, check_progress, g->entries);
+	check_all(&report, check_charge, g->entries);
+	check_all(&report, check_budget, 2);
 	check_all(&report, check_chain, g->buckets);
 	if (report.count == 0)
 		check_all(&report, find_in_chain, g->entries);

@@ -18,6 +18,7 @@
  *  I8  blocks of cursors belong to slots in use; a block without an owner has
  *      only empty cells; every cursor names an index in range.
  *  I9  free slots have no pins; no pin is from the future.
+ *  I10 a FREE entry has no charge, and no budget allows more than its limit.
  *
  * Others change the segment meanwhile, so a contradiction counts only if it
  * is the same after a pause, twice. Nothing is written.

@@ -31,7 +31,7 @@
 #include "base/compiler.h"
 #include "shm/atomic.h"
 
-#define SHM_LAYOUT 4u
+#define SHM_LAYOUT 5u
 #define SHM_MAGIC 0x316d616572747363ull /* "cstream1" backwards on disk */
 #define SHM_MAGIC_RETIRED 0x2d616d6572747363ull /* damaged: attached processes move on */
 #define SHM_PAGE_BYTES 4096
@@ -111,6 +111,8 @@ struct shm_header {
 	shm_u64 reap_hand;				 /* where the last reaping stopped */
 	shm_u64 sweep_hand;				 /* and the last sweep */
 	shm_u64 evict_hand; /* which of those finished before was looked at last: ended_ns */
+	shm_u64 room_lease_ns;				 /* until then somebody makes room */
+	shm_u64 configuring; /* 1: settings or budgets may be those of a change that was cut short */
 	/* How much files of former segments take in each fan-out directory: FORMER_UNKNOWN
 	   by the creator; 0 by who has found none. */
 	shm_u64 former[SHM_FANS] ALIGNED(CACHE_LINE_BYTES);

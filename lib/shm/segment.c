@@ -223,6 +223,8 @@ static void fill_header(struct shm_header *header, const struct lock_record *rec
 	/* Epochs start at 2 so that "two epochs ago" is never negative. */
 	shm_store_relaxed(&header->epoch, 2);
 	shm_store_relaxed(&header->next_sweep_ns, UINT64_MAX);
+	/* Half the circle is the past: from the oldest on, also of before the boot. */
+	shm_store_relaxed(&header->evict_hand, 1ull << 63);
 	for (unsigned i = 0; i < ARRAY_COUNT(header->former); i++)
 		shm_store_relaxed(&header->former[i], FORMER_UNKNOWN);
 }
@@ -371,15 +373,35 @@ static int create(int ctl_fd, int lock_fd, struct lock_record *record, bool in_u
 	return create_file(record, wishes, ret_header, ret_fd);
 }
 
+/*
+ * Nothing may be taken without a look. A value that was there never before, so that whoever
+ * has looked under other settings cannot put what he found in its place.
+ */
+static void forget_budget(struct shm_budget *budget)
+{
+	shm_store(&budget->until, shm_add(&budget->ever, 1) + 1);
+}
+
 /* What the record says holds; whoever changed it may have died before the segment had it. */
 static void copy_settings(struct segment *segment, const struct lock_record *record)
 {
+	struct shm_header *header = segment->header;
+	bool differs = shm_load(&header->configuring) != 0;
+
+	for (unsigned i = 0; i < SETTING_COUNT && !differs; i++)
+		differs = record->settings[i] != SEGMENT_UNASKED &&
+			  segment_setting(segment, (enum shm_setting)i) != record->settings[i];
+	if (!differs)
+		return;
+	shm_store(&header->configuring, 1);
 	for (unsigned i = 0; i < SETTING_COUNT; i++)
-		if (record->settings[i] != SEGMENT_UNASKED &&
-		    segment_setting(segment, (enum shm_setting)i) != record->settings[i])
-			shm_store(&segment->header->settings[i], record->settings[i]);
-	/* STEP settings-copied: in force. Die here: nothing to mend. */
+		if (record->settings[i] != SEGMENT_UNASKED)
+			shm_store(&header->settings[i], record->settings[i]);
+	/* STEP settings-copied: budgets are of the old ones. Die here: the next joiner sees it. */
 	STEP("settings-copied");
+	forget_budget(&header->bytes);
+	forget_budget(&header->slots);
+	shm_store(&header->configuring, 0);
 }
 
 int segment_configure(struct segment *segment, int lock_fd, const uint64_t settings[SETTING_COUNT])

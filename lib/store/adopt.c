@@ -126,7 +126,7 @@ static void fill(struct store *store, struct entry_name name, const struct forme
 	shm_store_relaxed(&entry->written, footer->bytes);
 	shm_store_relaxed(&entry->flushed, footer->bytes);
 	use_begin(store->segment, name, now_ns);
-	limits_charge(store, name, former->disk_bytes);
+	limits_note_adopted(store, name, former->disk_bytes);
 }
 
 /* Is the file of a finished entry older than @former, and not the very same one by now? */

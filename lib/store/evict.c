@@ -6,7 +6,9 @@
 #include "base/step.h"
 #include "store/sweep.h"
 
-#define BATCH 64 /* that one walk over the table picks */
+#define BATCH_MIN 64u /* what one walk over the table picks: of a large one */
+#define BATCH_MAX 4096u
+#define BATCH_PART 64 /* more, for such a walk is long */
 
 struct candidate {
 	struct entry_name name;
@@ -14,11 +16,12 @@ struct candidate {
 	uint64_t behind_ns; /* the hand, as it goes round */
 };
 
-/* The next few behind the hand: a heap, the furthest on top. */
+/* The next ones behind the hand: a heap, the furthest on top. */
 struct batch {
-	struct candidate heap[BATCH];
-	uint32_t count;
-	uint32_t seen; /* that it was picked from */
+	uint32_t count, room;
+	uint32_t seen;	/* that it was picked from */
+	uint64_t *read; /* a bit for each entry that somebody reads */
+	struct candidate heap[];
 };
 
 static void sift_down(struct batch *batch, uint32_t at)
@@ -42,7 +45,7 @@ static void sift_down(struct batch *batch, uint32_t at)
 
 static void consider(struct batch *batch, const struct candidate *candidate)
 {
-	if (batch->count == BATCH) {
+	if (batch->count == batch->room) {
 		if (candidate->behind_ns >= batch->heap[0].behind_ns)
 			return;
 		batch->heap[0] = *candidate;
@@ -50,8 +53,8 @@ static void consider(struct batch *batch, const struct candidate *candidate)
 		return;
 	}
 	batch->heap[batch->count++] = *candidate;
-	if (batch->count == BATCH)
-		for (uint32_t i = BATCH / 2; i-- > 0;)
+	if (batch->count == batch->room)
+		for (uint32_t i = batch->room / 2; i-- > 0;)
 			sift_down(batch, i);
 }
 
@@ -62,39 +65,45 @@ static int compare(const void *one, const void *other)
 	return a->behind_ns < b->behind_ns ? -1 : a->behind_ns > b->behind_ns;
 }
 
-/* A bit for each entry that somebody reads; NULL without memory: then each is asked for. */
-static uint64_t *find_read(const struct segment *segment)
+static struct batch *new_batch(const struct segment *segment)
 {
-	uint64_t *bits = calloc(segment->geometry.entries / 64 + 1, sizeof(*bits));
+	uint32_t room = segment->geometry.entries / BATCH_PART;
+	struct batch *batch;
 
-	if (bits == NULL)
+	room = room < BATCH_MIN ? BATCH_MIN : room > BATCH_MAX ? BATCH_MAX : room;
+	batch = malloc(sizeof(*batch) + room * sizeof(batch->heap[0]));
+	if (batch == NULL)
 		return NULL;
+	batch->room = room;
+	batch->read = calloc(segment->geometry.entries / 64 + 1, sizeof(*batch->read));
+	if (batch->read != NULL)
+		return batch;
+	free(batch);
+	return NULL;
+}
+
+static void free_batch(struct batch *batch)
+{
+	free(batch->read);
+	free(batch);
+}
+
+static void find_read(const struct segment *segment, struct batch *batch)
+{
 	for (uint32_t block = 0; block < segment->geometry.blocks; block++) {
 		if (shm_load(&segment->block_owners[block]) == 0)
 			continue;
 		for (uint32_t i = 0; i < SHM_BLOCK_CURSORS; i++) {
-			uint64_t name = shm_load(&segment->blocks[block].cursors[i].name);
+			uint64_t name = shm_load_relaxed(&segment->blocks[block].cursors[i].name);
 			uint32_t idx = NAME_INDEX(name);
 
 			if (name != 0 && idx < segment->geometry.entries)
-				bits[idx / 64] |= 1ull << idx % 64;
+				batch->read[idx / 64] |= 1ull << idx % 64;
 		}
 	}
-	return bits;
 }
 
-static bool is_read(const struct segment *segment, const uint64_t *bits, struct entry_name name)
-{
-	struct cursor_survey survey;
-
-	if (bits != NULL)
-		return bits[name.idx / 64] >> name.idx % 64 & 1;
-	cursor_survey(segment, name, &survey);
-	return survey.count > 0;
-}
-
-static void pick(const struct segment *segment, const uint64_t *read, uint64_t hand_ns,
-		 struct batch *batch)
+static void pick(const struct segment *segment, uint64_t hand_ns, struct batch *batch)
 {
 	batch->count = batch->seen = 0;
 	for (uint32_t idx = 0; idx < segment->geometry.entries; idx++) {
@@ -102,7 +111,7 @@ static void pick(const struct segment *segment, const uint64_t *read, uint64_t h
 		struct candidate one = { .name = { .idx = idx, .gen = state_gen(word) } };
 
 		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word) ||
-		    is_read(segment, read, one.name))
+		    batch->read[idx / 64] >> idx % 64 & 1)
 			continue;
 		one.ended_ns = shm_load_relaxed(&entry_at(segment, idx)->ended_ns);
 		/* Modulo 2^64: behind the newest comes the oldest. */
@@ -131,22 +140,24 @@ static bool evict(struct store *store, struct entry_name name)
 	return true;
 }
 
-/* Until @bytes are to be free, and @entries slots. Returns how many went. */
-static uint64_t go_round(struct store *store, uint64_t bytes, uint64_t entries)
+uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries)
 {
 	struct segment *segment = store->segment;
 	shm_u64 *hand = &segment->header->evict_hand;
-	uint64_t freed = 0, gone = 0, looked = 0, *read = find_read(segment);
-	struct batch batch;
+	struct batch *batch = new_batch(segment);
+	uint64_t freed = 0, gone = 0, looked = 0;
 
+	if (batch == NULL)
+		return 0;
+	find_read(segment, batch);
 	do {
-		pick(segment, read, shm_load_relaxed(hand), &batch);
-		for (uint32_t i = 0; i < batch.count && (freed < bytes || gone < entries); i++) {
-			struct entry_name name = batch.heap[i].name;
+		pick(segment, shm_load_relaxed(hand), batch);
+		for (uint32_t i = 0; i < batch->count && (freed < bytes || gone < entries); i++) {
+			struct entry_name name = batch->heap[i].name;
 			uint64_t charge = shm_load_relaxed(&segment->charges[name.idx]);
 
 			looked++;
-			shm_store_relaxed(hand, batch.heap[i].ended_ns);
+			shm_store_relaxed(hand, batch->heap[i].ended_ns);
 			/* STEP evict-hand-moved: a hint. Die here: the next one goes on. */
 			STEP("evict-hand-moved");
 			if (is_spared(segment, name) || !evict(store, name))
@@ -155,17 +166,8 @@ static uint64_t go_round(struct store *store, uint64_t bytes, uint64_t entries)
 			gone++;
 		}
 		/* Once round may only have taken marks away. */
-	} while ((freed < bytes || gone < entries) && batch.count > 0 && looked <= 2ull * batch.seen);
-	free(read);
+	} while (gone == 0 && (bytes > 0 || entries > 0) && batch->count > 0 &&
+		 looked <= 2ull * batch->seen);
+	free_batch(batch);
 	return gone;
-}
-
-bool evict_bytes(struct store *store, uint64_t bytes)
-{
-	return go_round(store, bytes, 0) > 0;
-}
-
-uint64_t evict_entries(struct store *store, uint64_t count)
-{
-	return go_round(store, 0, count);
 }

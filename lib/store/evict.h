@@ -9,7 +9,7 @@
  * hit stores one bit, and only if that is not set.
  *
  * There it is a list. Here the order is the time of completion, and the hand a moment
- * in it: a walk over the table picks the next few behind the hand. Hand and bits
+ * in it: a walk over the table picks the next ones behind the hand. Hand and bits
  * are hints: lost or torn by a death they cost a better choice.
  *
  * What somebody reads is passed over: it would give nothing back.
@@ -20,11 +20,11 @@
 #include "base/clock.h"
 #include "store/store.h"
 
-/* evict_bytes - until what goes had charges of @bytes. False if nothing could go. */
-bool evict_bytes(struct store *store, uint64_t bytes);
-
-/* evict_entries - up to @count of them. Returns how many went. */
-uint64_t evict_entries(struct store *store, uint64_t count);
+/*
+ * evict_some - until what goes had charges of @bytes, and was @entries, but only so many as one
+ * walk over the table has picked. Returns how many went; 0: there is nothing that could.
+ */
+uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries);
 
 /* A word of uses[]: when an entry was last asked for, and since the hand came by. */
 #define USE_NOTED 1u
@@ -45,13 +45,14 @@ static inline void use_note(struct segment *segment, struct entry_name name, uin
 		shm_store_relaxed(&segment->uses[name.idx], now_ns | USE_NOTED);
 }
 
-/* use_is_idle - has nobody asked for it for @idle_ns? */
-static inline bool use_is_idle(const struct segment *segment, uint32_t idx, uint64_t idle_ns,
+/* use_is_idle - has nobody asked for it for as long as the cache allows? */
+static inline bool use_is_idle(const struct segment *segment, struct entry_name name,
 			       uint64_t now_ns)
 {
-	uint64_t use = shm_load_relaxed(&segment->uses[idx]);
+	uint64_t idle_ns = segment_setting(segment, SETTING_MAX_IDLE_NS);
 
-	return idle_ns != UINT64_MAX && clock_age_ns(use, now_ns) >= idle_ns;
+	return unlikely(idle_ns != UINT64_MAX) &&
+	       clock_age_ns(shm_load_relaxed(&segment->uses[name.idx]), now_ns) >= idle_ns;
 }
 
 #endif

@@ -13,11 +13,18 @@
 #include "store/former.h"
 #include "store/sweep.h"
 
-#define ROOM_TRIES 16
-#define ROOM_PAUSE_NS NS_PER_MS /* for whoever stands in the index just now */
-#define FORMER_FANS 8 /* directories that one look for room counts */
-#define FORMER_SPARE_BYTES (1u << 20) /* allowed at a time as long as not all are */
+#define ROOM_WAIT_NS (NS_PER_SEC / 4) /* for what is on its way out: see make_room() */
+#define ROOM_PAUSE_NS NS_PER_MS
+#define LEASE_NS (NS_PER_SEC / 10) /* longer than one of them needs */
+#define FORMER_FILES 512     /* that one look for room counts */
+#define FORMER_PART 256	     /* as long as not all are: of the limit at a time, */
+#define FORMER_SPARE_BYTES (1u << 20) /* and no more than that */
 #define DISK_SHARE 4 /* of what others may take as well, one part without asking again */
+
+enum kind {
+	BYTES,
+	SLOTS,
+};
 
 /* ------------------------------------------------------------- what is used */
 
@@ -30,13 +37,51 @@ static uint64_t low_mark(const struct segment *segment, uint64_t limit)
 }
 
 /* What the producers at work have charged and not written yet: the disk does not know of it. */
-static uint64_t unwritten(const struct segment *segment, uint32_t idx, uint64_t charge)
+static uint64_t unwritten(const struct segment *segment, uint32_t idx, uint64_t word,
+			  uint64_t charge)
 {
-	uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
+	struct shm_entry *entry = entry_at(segment, idx);
+	uint64_t on_disk, declared_bytes;
 
-	if (!state_is_growing(word))
+	if (!state_is_growing(word) && state_of(word) != ENTRY_CLAIMED)
 		return 0;
-	return charge - min_u64(charge, shm_load_relaxed(&entry_at(segment, idx)->flushed));
+	on_disk = shm_load_relaxed(&entry->flushed);
+	declared_bytes = shm_load_relaxed(&entry->declared_bytes);
+	/* What was declared is reserved before the first byte is written: stream/declared.c. */
+	if (on_disk > 0 && declared_bytes <= charge)
+		on_disk = max_u64(on_disk, declared_bytes);
+	return charge - min_u64(charge, on_disk);
+}
+
+/* The sums over all entries. */
+struct measure {
+	struct limits_use use;
+	uint64_t unwritten_bytes;
+	uint64_t going_bytes, going; /* read by nobody, and free when nobody looks at them */
+};
+
+/* A walk over the dense arrays. */
+static void measure(const struct store *store, struct measure *m)
+{
+	const struct segment *segment = store->segment;
+	uint32_t count = segment->geometry.entries, idx;
+
+	*m = (struct measure){ .use.spare_bytes = UINT64_MAX };
+	for (idx = 0; idx < count; idx++) {
+		uint64_t charge = shm_load_relaxed(&segment->charges[idx]);
+		uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
+
+		/* Not those being swept: that is over in a moment, or their sweeper is stopped. */
+		if (state_of(word) == ENTRY_RETIRED) {
+			m->going++;
+			m->going_bytes += charge;
+		}
+		m->use.entries += state_of(word) != ENTRY_FREE;
+		m->use.bytes += charge;
+		if (charge > 0)
+			m->unwritten_bytes += unwritten(segment, idx, word, charge);
+	}
+	m->use.bytes += former_bytes(store);
 }
 
 /* How much more the file system lets us have; UINT64_MAX if we are not to ask. */
@@ -61,131 +106,215 @@ static uint64_t disk_spare(const struct store *store, uint64_t unwritten_bytes, 
 	return 0;
 }
 
-/* A walk over the dense arrays. */
-static void measure(const struct store *store, struct limits_use *use, uint64_t *ret_unwritten)
-{
-	const struct segment *segment = store->segment;
-	uint32_t count = segment->geometry.entries, idx;
-
-	*use = (struct limits_use){ .spare_bytes = UINT64_MAX };
-	*ret_unwritten = 0;
-	for (idx = 0; idx < count; idx++) {
-		uint64_t charge = shm_load_relaxed(&segment->charges[idx]);
-
-		use->entries += state_of(shm_load_relaxed(entry_state_word(segment, idx))) != ENTRY_FREE;
-		if (charge == 0)
-			continue;
-		use->bytes += charge;
-		*ret_unwritten += unwritten(segment, idx, charge);
-	}
-	use->bytes += former_bytes(store);
-}
-
 void limits_measure(const struct store *store, struct limits_use *ret_use)
 {
-	uint64_t unwritten_bytes, missing, most = segment_setting(store->segment, SETTING_MAX_BYTES);
+	uint64_t missing, most = segment_setting(store->segment, SETTING_MAX_BYTES);
+	struct measure m;
 
-	measure(store, ret_use, &unwritten_bytes);
-	ret_use->spare_bytes = disk_spare(store, unwritten_bytes, &missing);
+	measure(store, &m);
+	*ret_use = m.use;
+	ret_use->spare_bytes = disk_spare(store, m.unwritten_bytes, &missing);
 	if (most != UINT64_MAX)
-		ret_use->spare_bytes = min_u64(ret_use->spare_bytes,
-					       most - min_u64(most, ret_use->bytes));
+		ret_use->spare_bytes = min_u64(ret_use->spare_bytes, most - min_u64(most, m.use.bytes));
 }
 
 /* ---------------------------------------------------------------- making room */
 
-/* How many bytes have to go; 0: none, and *ret_spare may be charged without asking. */
-static uint64_t bytes_over(struct store *store, uint64_t *ret_spare)
-{
-	uint64_t most = segment_setting(store->segment, SETTING_MAX_BYTES), unwritten_bytes, over;
-	struct limits_use use;
+/* What a look at all entries says of one kind. */
+struct look {
+	uint64_t over;	 /* beyond the limit; 0: it is kept */
+	uint64_t excess; /* what has to go for the low mark */
+	uint64_t going;	 /* is about to, and need not be looked for */
+	uint64_t spare;	 /* may be taken without another look */
+};
 
-	measure(store, &use, &unwritten_bytes);
-	*ret_spare = disk_spare(store, unwritten_bytes, &over);
-	if (*ret_spare != UINT64_MAX)
-		*ret_spare /= DISK_SHARE;
-	if (use.bytes > most)
-		return max_u64(over, use.bytes - low_mark(store->segment, most));
-	if (most != UINT64_MAX)
-		*ret_spare = min_u64(*ret_spare, most - use.bytes);
-	return over;
+static void judge(const struct segment *segment, uint64_t most, uint64_t used, struct look *look)
+{
+	uint64_t low = low_mark(segment, most);
+
+	look->over = used - min_u64(used, most);
+	look->excess = most != UINT64_MAX ? used - min_u64(used, low) : 0;
+	look->spare = most != UINT64_MAX ? most - min_u64(used, most) : UINT64_MAX;
 }
 
-static void set_budget(struct shm_budget *budget, uint64_t ever, uint64_t spare)
+/* What files take that nobody has counted yet is not in the sum: then little at a time. */
+static uint64_t spare_for_now(struct store *store, uint64_t most, uint64_t spare)
 {
-	shm_store_relaxed(&budget->until, spare > UINT64_MAX - ever ? UINT64_MAX : ever + spare);
+	/* Without a limit of the cache's own it does not matter what they take. */
+	if (most == UINT64_MAX || former_count(store, FORMER_FILES))
+		return spare;
+	return min_u64(spare, min_u64(most / FORMER_PART, FORMER_SPARE_BYTES));
 }
 
-/* What has gone may be held back for a moment by whoever stands in the index. */
-static void pause_for_others(struct store *store)
+static void look_at_bytes(struct store *store, struct look *look)
+{
+	uint64_t most = segment_setting(store->segment, SETTING_MAX_BYTES), spare, missing;
+	struct measure m;
+
+	measure(store, &m);
+	judge(store->segment, most, m.use.bytes, look);
+	look->going = m.going_bytes;
+	look->spare = spare_for_now(store, most, look->spare);
+	spare = disk_spare(store, m.unwritten_bytes, &missing);
+	if (spare != UINT64_MAX)
+		look->spare = min_u64(look->spare, spare / DISK_SHARE);
+	if (missing > 0) {
+		look->over = max_u64(look->over, missing);
+		look->excess = max_u64(look->excess, missing);
+	}
+}
+
+static void look_at(struct store *store, enum kind kind, struct look *look)
+{
+	struct measure m;
+
+	if (kind == BYTES) {
+		look_at_bytes(store, look);
+		return;
+	}
+	measure(store, &m);
+	judge(store->segment, segment_setting(store->segment, SETTING_MAX_ENTRIES), m.use.entries,
+	      look);
+	look->going = m.going;
+}
+
+/*
+ * Only one removes at a time, or each of many would for what all of them want. For a time, so
+ * that the dead and the stopped keep nobody out; two at once remove too much, and that is all.
+ */
+static bool take_lease(struct store *store, uint64_t *lease_ns)
+{
+	shm_u64 *word = &store->segment->header->room_lease_ns;
+	uint64_t now_ns = clock_shared_ns(), held_ns = shm_load(word);
+
+	if ((held_ns != *lease_ns && held_ns > now_ns) ||
+	    !shm_cas(word, held_ns, now_ns + LEASE_NS)) {
+		*lease_ns = 0;
+		return false;
+	}
+	*lease_ns = now_ns + LEASE_NS;
+	/* STEP room-leased: nobody else removes. Die here: it runs out. */
+	STEP("room-leased");
+	return true;
+}
+
+static void drop_lease(struct store *store, uint64_t lease_ns)
+{
+	if (lease_ns != 0)
+		shm_cas(&store->segment->header->room_lease_ns, lease_ns, 0);
+}
+
+/*
+ * What we had first, if we get nothing, and only then the lease: of two that have taken the
+ * last room together the first one that fails leaves it to the other.
+ */
+static int give_up(struct store *store, shm_u64 *charge, uint64_t before, uint64_t lease_ns)
+{
+	if (charge != NULL)
+		shm_store(charge, before);
+	drop_lease(store, lease_ns);
+	return -ENOSPC;
+}
+
+/* Under the lease. False: there is nothing that could go. */
+static bool remove_some(struct store *store, enum kind kind, const struct look *look)
+{
+	uint64_t wanted = look->excess - min_u64(look->excess, look->going);
+
+	/* What stands in grace is not to be made up for by others: they would stand there, too. */
+	if (wanted == 0) {
+		sweep_collect(store);
+		return true;
+	}
+	return evict_some(store, kind == BYTES ? wanted : 0, kind == SLOTS ? wanted : 0) > 0 ||
+	       former_adopt_some(store) || look->going > 0;
+}
+
+/*
+ * Until all that is charged is within the limits. 0 or -ENOSPC: then *charge is @before.
+ * Grace takes as long as somebody stands in the index; waited for is until nothing has moved
+ * for a while.
+ */
+static int make_room(struct store *store, enum kind kind, shm_u64 *charge, uint64_t before)
 {
 	UNCANCELLED;
+	struct shm_header *header = store->segment->header;
+	struct shm_budget *budget = kind == BYTES ? &header->bytes : &header->slots;
 	const struct timespec pause = { .tv_nsec = ROOM_PAUSE_NS };
+	uint64_t since_ns = clock_shared_ns(), lease_ns = 0, least = UINT64_MAX, ever, until;
+	bool could = true;
+	struct look look;
 
-	if (sweep_collect(store) == 0)
-		nanosleep(&pause, NULL);
-}
-
-/* Until all that is charged is within the limits. 0 or -ENOSPC. */
-static int make_room(struct store *store)
-{
-	struct shm_budget *budget = &store->segment->header->bytes;
-	/* Without a limit of the cache's own it does not matter what they take. */
-	bool is_counted = segment_setting(store->segment, SETTING_MAX_BYTES) == UINT64_MAX ||
-			  former_count(store, FORMER_FANS);
-	uint64_t ever, spare, over;
-
-	for (int i = 0; i < ROOM_TRIES; i++) {
+	for (;;) {
+		until = shm_load(&budget->until);
 		/* ORDER budget, seq_cst: ever before the charges. Pairs with limits_reserve(). */
 		ever = shm_load(&budget->ever);
-		over = bytes_over(store, &spare);
-		if (over == 0) {
-			set_budget(budget, ever,
-				   is_counted ? spare : min_u64(spare, FORMER_SPARE_BYTES));
-			return 0;
-		}
-		if (!evict_bytes(store, over) && !former_adopt_some(store))
-			return -ENOSPC;
-		if (i > 0)
-			pause_for_others(store);
+		look_at(store, kind, &look);
+		/* By CAS: not what fitted settings that have changed since. */
+		if (look.over == 0)
+			shm_cas(&budget->until, until, add_saturated_u64(ever, look.spare));
+		/* Whoever has begun to remove goes on to the low mark. */
+		if (look.over == 0 && (lease_ns == 0 || look.excess <= look.going || !could))
+			break;
+		if (look.excess < least)
+			since_ns = clock_shared_ns();
+		least = min_u64(least, look.excess);
+		if (take_lease(store, &lease_ns))
+			could = remove_some(store, kind, &look);
+		if ((lease_ns != 0 && !could && look.over > 0) ||
+		    clock_age_ns(since_ns, clock_shared_ns()) > ROOM_WAIT_NS)
+			return look.over > 0 ? give_up(store, charge, before, lease_ns) :
+					       (drop_lease(store, lease_ns), 0);
+		if (lease_ns == 0 || look.excess <= look.going)
+			nanosleep(&pause, NULL);
 	}
-	return -ENOSPC;
+	drop_lease(store, lease_ns);
+	return 0;
+}
+
+/* @amount more is taken already, as far as the scans are concerned. May it be? */
+static int spend(struct store *store, enum kind kind, uint64_t amount, shm_u64 *charge,
+		 uint64_t before)
+{
+	struct shm_header *header = store->segment->header;
+	struct shm_budget *budget = kind == BYTES ? &header->bytes : &header->slots;
+
+	if (likely(shm_add(&budget->ever, amount) + amount <= shm_load_relaxed(&budget->until)))
+		return 0;
+	return make_room(store, kind, charge, before);
 }
 
 int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes)
 {
-	struct shm_budget *budget = &store->segment->header->bytes;
 	shm_u64 *charge = &store->segment->charges[name.idx];
-	uint64_t before = shm_load_relaxed(charge), ever;
-	int ret;
+	uint64_t before = shm_load_relaxed(charge);
 
 	if (bytes <= before)
 		return 0;
-	/* That others go would be of no use to it. */
+	/* Whatever goes. */
 	if (bytes > segment_setting(store->segment, SETTING_MAX_BYTES))
 		return -ENOSPC;
 	/* ORDER budget, seq_cst: the charge before ever. Pairs with make_room(). */
 	shm_store(charge, bytes);
 	/* STEP bytes-charged: not counted yet. Die here: gone from the sum when it is swept. */
 	STEP("bytes-charged");
-	ever = shm_add(&budget->ever, bytes - before) + (bytes - before);
-	if (likely(ever <= shm_load_relaxed(&budget->until)))
-		return 0;
-	ret = make_room(store);
-	if (ret < 0)
-		shm_store(charge, before);
-	return ret;
+	return spend(store, BYTES, bytes - before, charge, before);
 }
 
 void limits_make_way(struct store *store, uint64_t bytes)
 {
-	if (!evict_bytes(store, bytes) && !(former_adopt_some(store) && evict_bytes(store, bytes)))
+	UNCANCELLED;
+	const struct timespec pause = { .tv_nsec = ROOM_PAUSE_NS };
+
+	if (evict_some(store, bytes, 0) == 0 &&
+	    !(former_adopt_some(store) && evict_some(store, bytes, 0) > 0))
 		return;
 	/* What has gone takes no room, unless somebody stands in the index just now. */
-	pause_for_others(store);
+	if (sweep_collect(store) == 0)
+		nanosleep(&pause, NULL);
 }
 
-void limits_charge(struct store *store, struct entry_name name, uint64_t bytes)
+static void set_charge(struct store *store, struct entry_name name, uint64_t bytes)
 {
 	shm_u64 *charge = &store->segment->charges[name.idx];
 	uint64_t before = shm_load_relaxed(charge);
@@ -200,7 +329,13 @@ void limits_settle(struct store *store, struct entry_name name, int fd)
 	struct stat st;
 
 	if (fstat(fd, &st) == 0)
-		limits_charge(store, name, (uint64_t)st.st_blocks * 512);
+		set_charge(store, name, (uint64_t)st.st_blocks * 512);
+}
+
+void limits_note_adopted(struct store *store, struct entry_name name, uint64_t bytes)
+{
+	set_charge(store, name, bytes);
+	shm_add(&store->segment->header->slots.ever, 1);
 }
 
 void limits_clear(struct store *store, struct entry_name name)
@@ -212,45 +347,14 @@ void limits_clear(struct store *store, struct entry_name name)
 
 int limits_allow_entry(struct store *store)
 {
-	struct segment *segment = store->segment;
-	struct shm_budget *budget = &segment->header->slots;
-	uint64_t most = segment_setting(segment, SETTING_MAX_ENTRIES), ever, unwritten_bytes, low;
-	struct limits_use use;
-
-	if (most >= segment->geometry.entries)
+	/* There are no more slots than that, and who claims one looks for himself. */
+	if (segment_setting(store->segment, SETTING_MAX_ENTRIES) >= store->segment->geometry.entries)
 		return 0;
-	ever = shm_add(&budget->ever, 1) + 1;
-	if (ever <= shm_load_relaxed(&budget->until))
-		return 0;
-	for (int i = 0; i < ROOM_TRIES; i++) {
-		ever = shm_load(&budget->ever);
-		measure(store, &use, &unwritten_bytes);
-		if (use.entries < most) {
-			set_budget(budget, ever, most - use.entries - 1);
-			return 0;
-		}
-		low = min_u64(low_mark(segment, most), most - 1);
-		if (evict_entries(store, use.entries - low) == 0)
-			return -ENOSPC;
-		if (i > 0)
-			pause_for_others(store);
-	}
-	return -ENOSPC;
-}
-
-void limits_forget(struct store *store)
-{
-	shm_store(&store->segment->header->bytes.until, 0);
-	shm_store(&store->segment->header->slots.until, 0);
+	return spend(store, SLOTS, 1, NULL, 0);
 }
 
 void limits_keep(struct store *store)
 {
-	uint64_t most = segment_setting(store->segment, SETTING_MAX_ENTRIES), unwritten_bytes;
-	struct limits_use use;
-
-	(void)!make_room(store);
-	measure(store, &use, &unwritten_bytes);
-	if (use.entries > most)
-		evict_entries(store, use.entries - low_mark(store->segment, most));
+	(void)!make_room(store, BYTES, NULL, 0);
+	(void)!make_room(store, SLOTS, NULL, 0);
 }

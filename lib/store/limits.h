@@ -14,7 +14,8 @@
  * was slower; what a process did not come to count, since it was killed, is one step.
  *
  * What is free is the least of: max_bytes less the sum; and, since others use the
- * disk as well, a quarter of what the file system has beyond min_free.
+ * disk as well, a quarter of what the file system has beyond min_free. Slots have a
+ * budget, too, in which a claimed slot is its own charge.
  */
 #ifndef STORE_LIMITS_H
 #define STORE_LIMITS_H
@@ -34,17 +35,17 @@ void limits_make_way(struct store *store, uint64_t bytes);
 /* limits_settle - our entry's file, open as @fd, has what it has. */
 void limits_settle(struct store *store, struct entry_name name, int fd);
 
-/* limits_charge - the same for one that was there before: @bytes, and there is no choice. */
-void limits_charge(struct store *store, struct entry_name name, uint64_t bytes);
+/* limits_note_adopted - one with @bytes that was there before: there is no choice. */
+void limits_note_adopted(struct store *store, struct entry_name name, uint64_t bytes);
 
 /* limits_clear - its file has gone. */
 void limits_clear(struct store *store, struct entry_name name);
 
-/* limits_allow_entry - may there be one entry more? Removes others if need be. 0 or -ENOSPC. */
+/*
+ * limits_allow_entry - we have claimed one entry more: may it be? Removes others if need be. 0;
+ * -ENOSPC: then it must be given back.
+ */
 int limits_allow_entry(struct store *store);
-
-/* limits_forget - what is allowed has changed, or what is used: ask anew. */
-void limits_forget(struct store *store);
 
 /* limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. */
 void limits_keep(struct store *store);

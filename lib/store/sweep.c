@@ -270,7 +270,7 @@ bool sweep_make_room(struct store *store)
 		return true;
 	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
-	return collect_from_stopped(store) || evict_entries(store, 1) > 0;
+	return collect_from_stopped(store) || evict_some(store, 0, 1) > 0;
 }
 
 int sweep_claim(struct store *store, struct entry_name *ret_name)
@@ -453,8 +453,10 @@ int sweep_all(struct store *store, const struct scache_sweep_options *options,
 	if (!sweep.dry_run)
 		report->reaped = repair_reap_all(store->peer);
 	sweep_old(&sweep);
-	if (!sweep.dry_run)
+	if (!sweep.dry_run) {
 		sweep_collect(store);
+		limits_keep(store);
+	}
 	sweep.strangers = adopt_is_theirs(store);
 	ret = sweep_files(store, sweep_orphan, &sweep);
 	if (ret == 0 && !sweep.dry_run && !sweep.strangers && !sweep.is_left)

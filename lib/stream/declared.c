@@ -104,6 +104,7 @@ int declared_create_file(struct store *store, struct entry_name name)
 	/* Nobody has come to open it: it has no byte yet. */
 	close(fd);
 	blob_unlink(store, name, entry_hash(entry));
+	limits_clear(store, name);
 	return ret;
 }
 

@@ -19,6 +19,7 @@
 #include "store/blob.h"
 #include "store/evict.h"
 #include "store/leave.h"
+#include "store/limits.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -67,6 +68,9 @@ static int end_with(struct scache_writer *writer, enum entry_state state, uint32
 	writer_count_bytes(writer);
 	compress_stop(writer);
 	leave_ring(writer);
+	/* What was to follow is not charged as long as somebody reads what there is. */
+	if (writer->fd >= 0)
+		limits_settle(store, writer->name, writer->fd);
 	shm_store_relaxed(&entry->ended_ns, ended_ns);
 	shm_store_relaxed(&store->segment->expires[writer->name.idx], expires_ns);
 	use_begin(store->segment, writer->name, ended_ns);
@@ -161,6 +165,8 @@ static void put_message(struct scache_writer *writer, const char *message, size_
 
 	if (bytes > here && writer->fd >= 0 && !writer->ring_only &&
 	    writer->flushed == writer->written &&
+	    room_reserve(writer, entry_message_offset(writer->entry, writer->written) + bytes,
+			 false) == 0 &&
 	    blob_write(writer->fd, message, bytes,
 		       entry_message_offset(writer->entry, writer->written)) == 0) {
 		/* STEP message-in-file: behind the bytes. Die here: nobody reads it. */

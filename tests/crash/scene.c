@@ -286,6 +286,8 @@ void scene_begin(void)
 		.ring_bytes = RING_BYTES,
 		.window_bytes = SCACHE_UNLIMITED,
 		.max_age_ns = SCACHE_UNLIMITED,
+		.max_bytes = SCACHE_UNLIMITED,
+		.min_free_percent = SCACHE_ZERO,
 		.segment_dir = crash_base,
 	};
 }

@@ -28,6 +28,8 @@ unsigned char blob[BLOB_MAX], got[BLOB_MAX];
 static unsigned char wanted[BLOB_MAX];
 
 bool limited;
+bool is_tight;
+uint64_t evicted_before;
 
 uint64_t mix(uint64_t x)
 {
@@ -212,7 +214,7 @@ static struct production *production_of(const struct reading *r)
 /* Did its file fail? Of a fixed key nobody keeps that apart. */
 static bool may_lack_room(const struct production *p, int error)
 {
-	return (error == -EFBIG || error == -EIO) && shared->limited > 0 &&
+	return is_shortage(error) && (is_tight || shared->limited > 0) &&
 	       (p == NULL || p->limited);
 }
 
@@ -271,7 +273,7 @@ bool may_have_lost(const struct reading *r)
 {
 	const struct production *p = production_of(r);
 
-	return r->looked_ahead && shared->limited > 0 && (p == NULL || p->limited);
+	return r->looked_ahead && (is_tight || shared->limited > 0) && (p == NULL || p->limited);
 }
 
 /* Is this how the production could end? @error 0: end of file. */

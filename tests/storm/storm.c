@@ -247,7 +247,7 @@ static void lose_segment(void)
 	globfree(&found);
 	memset(shared->beginning, 0, sizeof(shared->beginning)); /* names begin anew */
 	COUNT(losses);
-	adopted = 0;
+	adopted = evicted_before = 0;
 }
 
 /* Everybody is dead: is everything mended? */
@@ -272,8 +272,11 @@ static void take_stock(void)
 		finding("left: readers %d rings %d peers %d free %d finished %d of %d, files %d",
 			(int)s.readers, (int)s.rings_in_use, (int)s.peers, (int)s.entries_free,
 			(int)s.entries_finished, (int)s.max_entries, (int)count_blobs());
+	check_charges();
 	for (unsigned key = 0; key < KEYS; key++)
 		use_key(key);
+	sweep();
+	check_charges();
 	check();
 	s = stat_cache();
 	atomic_fetch_add(&shared->adopted, s.adopted - adopted);
@@ -299,6 +302,7 @@ static void new_geometry(void)
 	geometry.readers = one_in(8) ? 256 : 2048; /* 256: too few for all at once */
 	geometry.max_age_ns = ages[below(5)];
 	geometry.window_bytes = windows[below(6)];
+	tighten();
 }
 
 static void destroy(void)
@@ -306,7 +310,7 @@ static void destroy(void)
 	int ret;
 
 	ret = CALL("destroy", 0, scache_destroy(dir, NULL));
-	adopted = 0;
+	adopted = evicted_before = 0;
 	alarm(0);
 	if (ret != 0 || access(dir, F_OK) == 0)
 		finding("%d (%s): %s", ret, scache_strerror(ret), scache_detail());

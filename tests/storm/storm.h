@@ -3,7 +3,7 @@
  * storm.h - what the parts of the storm share: storm.c kills, worker.c does
  * whatever can be done, streams.c writes and reads, direct.c does so in place,
  * anywhere and by descriptors, fetches.c in the library's threads, trials.c what
- * needs more than one call; oracle.c knows what is true, and tally.c where the
+ * needs more than one call, room.c with little of it; oracle.c knows what is true, and tally.c where the
  * dead were when they died.
  */
 #ifndef STORM_STORM_H
@@ -75,7 +75,7 @@ struct shared {
 	_Atomic uint64_t productions, kills, stops, operations, verified, finishes, deaths;
 	_Atomic uint64_t bypasses, full, pipes, deadlocks, stale, unkept, findings;
 	_Atomic uint64_t counted, takeovers, heirs, limited, fixed, losses;
-	_Atomic uint64_t adopted, frames;
+	_Atomic uint64_t adopted, frames, evicted, tight;
 	_Atomic uint32_t started;
 	struct production production[PRODUCTIONS];
 	struct beginning beginning[SLOTS];
@@ -106,6 +106,8 @@ extern struct scache_options geometry;
 extern struct scache *cache;
 extern uint32_t me;  /* the number of this worker */
 extern bool limited; /* its files may not grow */
+extern bool is_tight; /* and the cache, as all know, not either */
+extern uint64_t evicted_before; /* in this segment, as was last seen */
 extern unsigned char blob[BLOB_MAX], got[BLOB_MAX];
 
 /* oracle.c */
@@ -192,6 +194,16 @@ void have_heir(unsigned key);
 void watch_heir(void);
 /* hoard - read what has been removed, as much as there is room for, and be stopped. */
 void hoard(void);
+
+/* room.c */
+/* tighten - half of all new caches have limits. */
+void tighten(void);
+/* reconfigure - other ones, if so. */
+void reconfigure(void);
+/* is_shortage - may a production that lacks room end like this? */
+bool is_shortage(int error);
+/* check_charges - nobody else is here: the cache takes what it says, and may. */
+void check_charges(void);
 
 /* worker.c */
 /* work - until killed; a sweeper sweeps once and ends. */

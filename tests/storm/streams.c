@@ -120,7 +120,7 @@ static bool write_somehow(struct scache_writer *writer, struct reading *r, uint6
 		/* Whose file has failed goes at the pace of the slowest, or fails. */
 		if (limited && timeout_ns < 0)
 			timeout_ns = 30 * MS;
-		if (limited && (done == -EFBIG || done == -EIO))
+		if (limited && done < 0 && is_shortage((int)done))
 			return false;
 		if (done == -EPIPE && r->reader == NULL && !to_end)
 			return COUNT(pipes), false;

@@ -160,7 +160,7 @@ static void print_table(const char *title, bool by_call)
 
 /* ------------------------------------------------------------------- the sums */
 
-#define SUMS_MAX 22
+#define SUMS_MAX 24
 
 static struct sum {
 	const char *name;
@@ -195,6 +195,8 @@ static void take_sums(void)
 	SUM(losses);
 	SUM(adopted);
 	SUM(frames);
+	SUM(tight);
+	SUM(evicted);
 #undef SUM
 }
 

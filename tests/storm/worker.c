@@ -197,7 +197,7 @@ void use_any_key(unsigned key)
 /* One thing that is not done with one key. */
 static void do_something(unsigned key)
 {
-	unsigned what = (unsigned)below(19);
+	unsigned what = (unsigned)below(21);
 
 	if (what < 3)
 		sweep();
@@ -216,6 +216,8 @@ static void do_something(unsigned key)
 	else if (what < 18) {
 		close_cache();
 		open_cache();
+	} else if (what < 20) {
+		reconfigure();
 	} else if (one_in(10)) {
 		be_doomed(me);
 		_exit(0); /* without a word */
@@ -230,8 +232,12 @@ void work(bool sweeper)
 		geometry.flags = SCACHE_PASS_THROUGH;
 	open_cache();
 	/* Not before: the segment may be to be made. */
-	if (one_in(10))
+	if (is_tight) {
+		limited = true;
+		COUNT(tight);
+	} else if (one_in(10)) {
 		be_limited();
+	}
 	while (!sweeper) {
 		/* Half the time the same few keys, so that they meet. */
 		unsigned key = (unsigned)below(one_in(2) ? 4 : KEYS);

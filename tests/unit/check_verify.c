@@ -234,6 +234,7 @@ START_TEST(i5_chains_hold_nothing_that_is_not_in_use)
 	shm_u64 *word = entry_state_word(segment, name.idx);
 	uint32_t low = cache->seat->peer.slot << 10;
 
+	shm_store(&segment->charges[name.idx], 0);
 	expect_for(word, state_make(name.gen, ENTRY_FREE, 0, 0), "I5");
 	expect_for(word, state_make(name.gen, ENTRY_CLAIMED, 0, low), "I5");
 	expect_for(word, state_make(name.gen, ENTRY_SWEEPING, ENTRY_HIDDEN, low), "I5");
@@ -348,6 +349,27 @@ START_TEST(i9_no_pin_is_from_the_future)
 }
 END_TEST
 
+START_TEST(i10_a_free_entry_has_no_charge)
+{
+	expect_for(&segment->charges[free_entry()], 4096, "I10");
+}
+END_TEST
+
+START_TEST(i10_no_budget_allows_more_than_its_limit)
+{
+	struct shm_header *h = segment->header;
+	uint64_t bytes = shm_load(&h->bytes.ever), slots = shm_load(&h->slots.ever);
+
+	shm_store(&h->settings[SETTING_MAX_BYTES], 1 << 20);
+	shm_store(&h->settings[SETTING_MAX_ENTRIES], 10);
+	expect_for(&h->bytes.until, bytes + (1 << 20) + 1, "I10");
+	expect_for(&h->slots.until, slots + 11, "I10");
+	shm_store(&h->bytes.until, bytes + (1 << 20));
+	shm_store(&h->slots.until, 0);
+	expect_nothing();
+}
+END_TEST
+
 START_TEST(each_violation_counts)
 {
 	shm_u64 *first = &segment->peers[free_slot()].pins[0].word;
@@ -387,6 +409,8 @@ int main(void)
 		i8_cursors_name_an_entry_in_range,
 		i9_free_slots_have_no_pins,
 		i9_no_pin_is_from_the_future,
+		i10_a_free_entry_has_no_charge,
+		i10_no_budget_allows_more_than_its_limit,
 		each_violation_counts,
 	};
 

@@ -65,6 +65,8 @@ void fixture_begin(struct fixture *f)
 		.readers = FIXTURE_BLOCKS * SHM_BLOCK_CURSORS,
 		.rings = FIXTURE_RINGS,
 		.ring_bytes = FIXTURE_RING_BYTES,
+		.max_bytes = SCACHE_UNLIMITED,
+		.min_free_percent = SCACHE_ZERO,
 		.segment_dir = f->segments,
 	};
 }
