@@ -286,7 +286,10 @@ static uint64_t settle(uint64_t asked, uint64_t recorded, uint64_t fallback)
 					     : fallback;
 }
 
-/* What the creator asks for, else what the cache had before, else the default. */
+/*
+ * What the creator asks for, else what the cache had before, else the default; of what can be
+ * changed in use the cache's own goes first: whoever changed it did so for good.
+ */
 static void settle_options(struct lock_record *record, const struct segment_wishes *wishes)
 {
 	const struct segment_options *asked = &wishes->asked, *fallback = &wishes->fallback;
@@ -302,7 +305,9 @@ static void settle_options(struct lock_record *record, const struct segment_wish
 	SETTLE(g->rings, uint32_t, rings);
 	SETTLE(g->ring_bytes, uint64_t, ring_bytes);
 	for (unsigned i = 0; i < SETTING_COUNT; i++)
-		SETTLE(record->settings[i], uint64_t, settings[i]);
+		if (is_new || record->settings[i] == SEGMENT_UNASKED)
+			record->settings[i] = settle(wishes->asked.settings[i], SEGMENT_UNASKED,
+						     fallback->settings[i]);
 #undef SETTLE
 	for (g->buckets = 16; g->buckets < g->entries; g->buckets *= 2)
 		;

@@ -70,7 +70,7 @@ static DIR *open_fan(const struct store *store, uint32_t fan)
 }
 
 /* How much they take in one directory; FORMER_UNKNOWN if it cannot be read. */
-static uint64_t count_fan(const struct store *store, uint32_t fan)
+static uint64_t count_fan(const struct store *store, uint32_t fan, uint32_t *seen)
 {
 	DIR *dir = open_fan(store, fan);
 	uint64_t sum = 0;
@@ -79,7 +79,7 @@ static uint64_t count_fan(const struct store *store, uint32_t fan)
 
 	if (dir == NULL)
 		return errno == ENOENT ? 0 : FORMER_UNKNOWN;
-	while ((at = readdir(dir)) != NULL)
+	for (; (at = readdir(dir)) != NULL; (*seen)++)
 		if (former_is_name(store, at->d_name) &&
 		    fstatat(dirfd(dir), at->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			sum += max_u64((uint64_t)st.st_blocks * 512, 1);
@@ -87,10 +87,11 @@ static uint64_t count_fan(const struct store *store, uint32_t fan)
 	return sum;
 }
 
-bool former_count(struct store *store, uint32_t fans)
+bool former_count(struct store *store, uint32_t files)
 {
 	UNCANCELLED;
 	bool is_counted = true;
+	uint32_t seen = 0;
 
 	for (uint32_t fan = 0; fan < SHM_FANS; fan++) {
 		shm_u64 *word = &store->segment->header->former[fan];
@@ -98,10 +99,9 @@ bool former_count(struct store *store, uint32_t fans)
 
 		if (shm_load_relaxed(word) != FORMER_UNKNOWN)
 			continue;
-		if (fans == 0)
+		if (seen >= files)
 			return false;
-		fans--;
-		bytes = count_fan(store, fan);
+		bytes = count_fan(store, fan, &seen);
 		is_counted &= bytes != FORMER_UNKNOWN;
 		/* More may come to those of a segment that is still in use. */
 		if (bytes == 0 && adopt_is_theirs(store))

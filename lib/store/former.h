@@ -3,7 +3,7 @@
  * former - where files of former segments may be, and how much of the disk they take.
  *
  * A new segment knows nothing of them: each fan-out directory may have some
- * (FORMER_UNKNOWN). Whoever looks for room counts a few directories, and adopts or removes a
+ * (FORMER_UNKNOWN). Whoever looks for room counts some hundred files, and adopts or removes a
  * few files if there is not enough: bounded slices of what a full sweep does at once.
  */
 #ifndef STORE_FORMER_H
@@ -17,8 +17,8 @@ bool former_is_name(const struct store *store, const char *file_name);
 /* former_bytes - as far as counted, what they take in all. */
 uint64_t former_bytes(const struct store *store);
 
-/* former_count - up to @fans directories that nobody has counted. True: none is left. */
-bool former_count(struct store *store, uint32_t fans);
+/* former_count - directories that nobody has counted, until @files are seen. True: none is left. */
+bool former_count(struct store *store, uint32_t files);
 
 /* former_took - one of the key's directory is gone, or an entry's now: @bytes less. */
 void former_took(struct store *store, struct key_hash hash, uint64_t bytes);

@@ -9,11 +9,12 @@
 #include "base/clock.h"
 #include "base/step.h"
 #include "base/thread.h"
+#include "index/repair.h"
 #include "store/evict.h"
 #include "store/former.h"
 #include "store/sweep.h"
 
-#define ROOM_WAIT_NS (NS_PER_SEC / 4) /* for what is on its way out: see make_room() */
+#define ROOM_LOOKS 256 /* without anything having moved: see make_room() */
 #define ROOM_PAUSE_NS NS_PER_MS
 #define LEASE_NS (NS_PER_SEC / 10) /* longer than one of them needs */
 #define FORMER_FILES 512     /* that one look for room counts */
@@ -137,24 +138,19 @@ static void judge(const struct segment *segment, uint64_t most, uint64_t used, s
 	look->spare = most != UINT64_MAX ? most - min_u64(used, most) : UINT64_MAX;
 }
 
-/* What files take that nobody has counted yet is not in the sum: then little at a time. */
-static uint64_t spare_for_now(struct store *store, uint64_t most, uint64_t spare)
-{
-	/* Without a limit of the cache's own it does not matter what they take. */
-	if (most == UINT64_MAX || former_count(store, FORMER_FILES))
-		return spare;
-	return min_u64(spare, min_u64(most / FORMER_PART, FORMER_SPARE_BYTES));
-}
-
 static void look_at_bytes(struct store *store, struct look *look)
 {
 	uint64_t most = segment_setting(store->segment, SETTING_MAX_BYTES), spare, missing;
+	/* Without a limit of the cache's own it does not matter what former files take. */
+	bool is_counted = most == UINT64_MAX || former_count(store, FORMER_FILES);
 	struct measure m;
 
 	measure(store, &m);
 	judge(store->segment, most, m.use.bytes, look);
 	look->going = m.going_bytes;
-	look->spare = spare_for_now(store, most, look->spare);
+	/* What nobody has counted yet is not in the sum: then little at a time. */
+	if (!is_counted)
+		look->spare = min_u64(look->spare, min_u64(most / FORMER_PART, FORMER_SPARE_BYTES));
 	spare = disk_spare(store, m.unwritten_bytes, &missing);
 	if (spare != UINT64_MAX)
 		look->spare = min_u64(look->spare, spare / DISK_SHARE);
@@ -216,18 +212,30 @@ static int give_up(struct store *store, shm_u64 *charge, uint64_t before, uint64
 	return -ENOSPC;
 }
 
+/* What the dead hold back, by a pin or half removed, nobody else brings to an end. */
+static bool collect_of_dead(struct store *store, bool *has_reaped)
+{
+	if (*has_reaped)
+		return false;
+	*has_reaped = true;
+	return repair_reap_all(store->peer) > 0 && sweep_collect(store) > 0;
+}
+
 /* Under the lease. False: there is nothing that could go. */
 static bool remove_some(struct store *store, enum kind kind, const struct look *look)
 {
 	uint64_t wanted = look->excess - min_u64(look->excess, look->going);
+	bool has_adopted;
 
 	/* What stands in grace is not to be made up for by others: they would stand there, too. */
 	if (wanted == 0) {
 		sweep_collect(store);
 		return true;
 	}
+	/* A few at a time are candidates like all others; or they would outlast what is new. */
+	has_adopted = kind == BYTES && former_adopt_some(store);
 	return evict_some(store, kind == BYTES ? wanted : 0, kind == SLOTS ? wanted : 0) > 0 ||
-	       former_adopt_some(store) || look->going > 0;
+	       has_adopted || look->going > 0;
 }
 
 /*
@@ -241,8 +249,9 @@ static int make_room(struct store *store, enum kind kind, shm_u64 *charge, uint6
 	struct shm_header *header = store->segment->header;
 	struct shm_budget *budget = kind == BYTES ? &header->bytes : &header->slots;
 	const struct timespec pause = { .tv_nsec = ROOM_PAUSE_NS };
-	uint64_t since_ns = clock_shared_ns(), lease_ns = 0, least = UINT64_MAX, ever, until;
-	bool could = true;
+	uint64_t lease_ns = 0, least = UINT64_MAX, ever, until;
+	unsigned looks = 0;
+	bool could = true, has_reaped = false;
 	struct look look;
 
 	for (;;) {
@@ -256,13 +265,15 @@ static int make_room(struct store *store, enum kind kind, shm_u64 *charge, uint6
 		/* Whoever has begun to remove goes on to the low mark. */
 		if (look.over == 0 && (lease_ns == 0 || look.excess <= look.going || !could))
 			break;
-		if (look.excess < least)
-			since_ns = clock_shared_ns();
+		/* Looks and not time: who was not let run has not waited. */
+		looks = look.excess < least ? 0 : looks + 1;
 		least = min_u64(least, look.excess);
 		if (take_lease(store, &lease_ns))
 			could = remove_some(store, kind, &look);
-		if ((lease_ns != 0 && !could && look.over > 0) ||
-		    clock_age_ns(since_ns, clock_shared_ns()) > ROOM_WAIT_NS)
+		if (look.over > 0 && (!could || look.excess <= look.going) &&
+		    collect_of_dead(store, &has_reaped))
+			continue;
+		if ((lease_ns != 0 && !could && look.over > 0) || looks > ROOM_LOOKS)
 			return look.over > 0 ? give_up(store, charge, before, lease_ns) :
 					       (drop_lease(store, lease_ns), 0);
 		if (lease_ns == 0 || look.excess <= look.going)

@@ -23,7 +23,7 @@
 
 #define HELD_SEATS 16
 
-static const char zeros[300000];
+static const char zeros[1000000];
 
 /* ------------------------------------------------------------------- pieces */
 
@@ -129,7 +129,7 @@ static void run_adopt(void)
 /* Little is allowed: former blobs count, and what nobody reads makes way. */
 static void run_limit(void)
 {
-	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = 1 << 20 };
+	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = 3 << 20 };
 	struct scache *cache = open_cache();
 
 	arm();
