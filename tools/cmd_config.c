@@ -35,9 +35,12 @@ static int configure(struct tool *tool, struct scache_options *changes, int is_c
 
 	/* Said of the cache, not of what this process does with it. */
 	memset(tool->choices, 0, sizeof(tool->choices));
-	/* One that is not there yet is made: so it never is without its limits. */
-	if (rc || tool_open(tool, is_change ? 0 : SCACHE_OPEN_EXISTING, NULL, &cache))
-		return TOOL_UNUSABLE;
+	/* One that is not there yet is made of them: so it never is without its limits. */
+	tool->wishes = changes;
+	if (!rc)
+		rc = tool_open(tool, is_change ? 0 : SCACHE_OPEN_EXISTING, NULL, &cache);
+	if (rc)
+		return rc == -EINVAL && is_change ? TOOL_USAGE : TOOL_UNUSABLE;
 	rc = is_change ? scache_configure(cache, changes) : 0;
 	if (rc) {
 		tool_error("%s", *scache_detail() ? scache_detail() : scache_strerror(rc));

@@ -229,7 +229,7 @@ int tool_dir(const struct tool *tool, int create, char **ret_dir)
 int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
 	      struct scache **ret_cache)
 {
-	struct scache_options options = { .size = sizeof(options), .flags = flags };
+	struct scache_options options = { .size = sizeof(options) };
 	const char *segment_dir = getenv("STREAMCACHE_SEGMENT_DIR");
 	char *dir;
 	int rc = tool_dir(tool, !(flags & SCACHE_OPEN_EXISTING), &dir);
@@ -240,6 +240,9 @@ int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
 			consequence ? "; " : "", consequence ? consequence : "");
 		return rc;
 	}
+	if (tool->wishes)
+		options = *tool->wishes;
+	options.flags = flags;
 	if (tool->group)
 		options.mode = 0770;
 	if (tool->segment_dir)

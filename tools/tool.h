@@ -114,6 +114,7 @@ struct tool {
 	int hex;
 	const char *choices[TOOL_CHOICES]; /* --compress and so on, else NULL */
 	int is_config; /* the variables that stand in for these say nothing here */
+	const struct scache_options *wishes; /* for a cache that is to be made; or NULL */
 	int closed[3]; /* descriptors 0, 1, 2 that were closed at start */
 	int status;    /* with TOOL_OPT_STOP */
 };
