@@ -131,10 +131,11 @@ struct scache_trace {
 /*
  * Start with `struct scache_options o = { .size = sizeof(o) };`: a 0 is the
  * default. From entries to min_occurrences the values are stored with the cache by
- * whoever creates it; a joiner with other wishes gets the stored ones, which
- * scache_configure() changes. Those from durability to level are an opener's own if it
- * says them, else the cache's. The others concern this opener only: each member of a
- * group that shares a cache says mode 0770.
+ * whoever creates it; a joiner with other wishes gets the stored ones. Of these
+ * scache_configure() changes window_bytes and all from max_age_ns on, for good. Those
+ * from durability to level are an opener's own if it says them, else the cache's. The
+ * others concern this opener only: each member of a group that shares a cache says
+ * mode 0770.
  */
 struct scache_options {
 	size_t size;           /* sizeof(struct scache_options) */
@@ -246,8 +247,8 @@ SCACHE_API int scache_get_options(struct scache *cache, struct scache_options *r
  * also for entries that had the old one, window_bytes only for what is produced from then on.
  * Entries that are too many go now.
  * Returns 0; -EINVAL: impossible, or not to be changed; -EACCES, -ENOSPC, -EIO: the lock
- * file cannot be written, and nothing has changed; -ETIMEDOUT as scache_open(). scache_detail()
- * says more.
+ * file cannot be written, and nothing has changed; -ETIMEDOUT as scache_open(); -ESTALE: the
+ * cache has been destroyed. scache_detail() says more.
  * Blocks: while another process creates or joins; for the disk. Threads: any.
  * If you die inside: changed or not; if it is, all have it when the next process has joined.
  */
