@@ -187,7 +187,9 @@ enum round create_entry(struct request *rq, uint64_t head)
 	sweep_slice(store);
 	if (sweep_claim(store, &name) < 0)
 		return ROUND_BYPASS;
-	if (limits_allow_entry(store) < 0 || prepare(rq, name, &fd) < 0) {
+	if (limits_allow_entry(store, name) < 0)
+		return ROUND_BYPASS;
+	if (prepare(rq, name, &fd) < 0) {
 		sweep_give_back(store, name, ENTRY_CLAIMED, false);
 		return ROUND_BYPASS;
 	}

@@ -121,6 +121,20 @@ void limits_measure(const struct store *store, struct limits_use *ret_use)
 
 /* ---------------------------------------------------------------- making room */
 
+/* Who wants room: nobody in particular, or one of our entries. */
+struct taker {
+	enum kind kind;
+	const struct entry_name *name;
+	uint64_t before; /* what it was charged with */
+};
+
+static struct shm_budget *budget_of(const struct store *store, enum kind kind)
+{
+	struct shm_header *header = store->segment->header;
+
+	return kind == BYTES ? &header->bytes : &header->slots;
+}
+
 /* What a look at all entries says of one kind. */
 struct look {
 	uint64_t over;	 /* beyond the limit; 0: it is kept */
@@ -204,10 +218,12 @@ static void drop_lease(struct store *store, uint64_t lease_ns)
  * What we had first, if we get nothing, and only then the lease: of two that have taken the
  * last room together the first one that fails leaves it to the other.
  */
-static int give_up(struct store *store, shm_u64 *charge, uint64_t before, uint64_t lease_ns)
+static int give_up(struct store *store, const struct taker *taker, uint64_t lease_ns)
 {
-	if (charge != NULL)
-		shm_store(charge, before);
+	if (taker->name != NULL && taker->kind == BYTES)
+		shm_store(&store->segment->charges[taker->name->idx], taker->before);
+	if (taker->name != NULL && taker->kind == SLOTS)
+		sweep_give_back(store, *taker->name, ENTRY_CLAIMED, false);
 	drop_lease(store, lease_ns);
 	return -ENOSPC;
 }
@@ -239,26 +255,25 @@ static bool remove_some(struct store *store, enum kind kind, const struct look *
 }
 
 /*
- * Until all that is charged is within the limits. 0 or -ENOSPC: then *charge is @before.
+ * Until all that is charged is within the limits. 0 or -ENOSPC: then @taker has what it had.
  * Grace takes as long as somebody stands in the index; waited for is until nothing has moved
  * for a while.
  */
-static int make_room(struct store *store, enum kind kind, shm_u64 *charge, uint64_t before)
+static int make_room(struct store *store, const struct taker *taker)
 {
 	UNCANCELLED;
-	struct shm_header *header = store->segment->header;
-	struct shm_budget *budget = kind == BYTES ? &header->bytes : &header->slots;
+	struct shm_budget *budget = budget_of(store, taker->kind);
 	const struct timespec pause = { .tv_nsec = ROOM_PAUSE_NS };
 	uint64_t lease_ns = 0, least = UINT64_MAX, ever, until;
 	unsigned looks = 0;
-	bool could = true, has_reaped = false;
+	bool could = true, has_reaped = false, had_lease;
 	struct look look;
 
 	for (;;) {
 		until = shm_load(&budget->until);
 		/* ORDER budget, seq_cst: ever before the charges. Pairs with limits_reserve(). */
 		ever = shm_load(&budget->ever);
-		look_at(store, kind, &look);
+		look_at(store, taker->kind, &look);
 		/* By CAS: not what fitted settings that have changed since. */
 		if (look.over == 0)
 			shm_cas(&budget->until, until, add_saturated_u64(ever, look.spare));
@@ -268,14 +283,18 @@ static int make_room(struct store *store, enum kind kind, shm_u64 *charge, uint6
 		/* Looks and not time: who was not let run has not waited. */
 		looks = look.excess < least ? 0 : looks + 1;
 		least = min_u64(least, look.excess);
-		if (take_lease(store, &lease_ns))
-			could = remove_some(store, kind, &look);
+		had_lease = lease_ns != 0;
+		could = !take_lease(store, &lease_ns) || remove_some(store, taker->kind, &look);
+		/* Whoever had it before may have given up since we looked. */
+		if (!could && !had_lease)
+			continue;
 		if (look.over > 0 && (!could || look.excess <= look.going) &&
 		    collect_of_dead(store, &has_reaped))
 			continue;
-		if ((lease_ns != 0 && !could && look.over > 0) || looks > ROOM_LOOKS)
-			return look.over > 0 ? give_up(store, charge, before, lease_ns) :
-					       (drop_lease(store, lease_ns), 0);
+		if (look.over > 0 && (!could || looks > ROOM_LOOKS))
+			return give_up(store, taker, lease_ns);
+		if (looks > ROOM_LOOKS)
+			break;
 		if (lease_ns == 0 || look.excess <= look.going)
 			nanosleep(&pause, NULL);
 	}
@@ -284,21 +303,20 @@ static int make_room(struct store *store, enum kind kind, shm_u64 *charge, uint6
 }
 
 /* @amount more is taken already, as far as the scans are concerned. May it be? */
-static int spend(struct store *store, enum kind kind, uint64_t amount, shm_u64 *charge,
-		 uint64_t before)
+static int spend(struct store *store, const struct taker *taker, uint64_t amount)
 {
-	struct shm_header *header = store->segment->header;
-	struct shm_budget *budget = kind == BYTES ? &header->bytes : &header->slots;
+	struct shm_budget *budget = budget_of(store, taker->kind);
 
 	if (likely(shm_add(&budget->ever, amount) + amount <= shm_load_relaxed(&budget->until)))
 		return 0;
-	return make_room(store, kind, charge, before);
+	return make_room(store, taker);
 }
 
 int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes)
 {
 	shm_u64 *charge = &store->segment->charges[name.idx];
 	uint64_t before = shm_load_relaxed(charge);
+	const struct taker taker = { .kind = BYTES, .name = &name, .before = before };
 
 	if (bytes <= before)
 		return 0;
@@ -309,7 +327,7 @@ int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes)
 	shm_store(charge, bytes);
 	/* STEP bytes-charged: not counted yet. Die here: gone from the sum when it is swept. */
 	STEP("bytes-charged");
-	return spend(store, BYTES, bytes - before, charge, before);
+	return spend(store, &taker, bytes - before);
 }
 
 void limits_make_way(struct store *store, uint64_t bytes)
@@ -356,16 +374,18 @@ void limits_clear(struct store *store, struct entry_name name)
 	STEP("charge-cleared");
 }
 
-int limits_allow_entry(struct store *store)
+int limits_allow_entry(struct store *store, struct entry_name name)
 {
+	const struct taker taker = { .kind = SLOTS, .name = &name };
+
 	/* There are no more slots than that, and who claims one looks for himself. */
 	if (segment_setting(store->segment, SETTING_MAX_ENTRIES) >= store->segment->geometry.entries)
 		return 0;
-	return spend(store, SLOTS, 1, NULL, 0);
+	return spend(store, &taker, 1);
 }
 
 void limits_keep(struct store *store)
 {
-	(void)!make_room(store, BYTES, NULL, 0);
-	(void)!make_room(store, SLOTS, NULL, 0);
+	(void)!make_room(store, &(struct taker){ .kind = BYTES });
+	(void)!make_room(store, &(struct taker){ .kind = SLOTS });
 }

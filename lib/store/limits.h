@@ -42,10 +42,10 @@ void limits_note_adopted(struct store *store, struct entry_name name, uint64_t b
 void limits_clear(struct store *store, struct entry_name name);
 
 /*
- * limits_allow_entry - we have claimed one entry more: may it be? Removes others if need be. 0;
- * -ENOSPC: then it must be given back.
+ * limits_allow_entry - we have CLAIMED one entry more: may it be? Removes others if need be. 0;
+ * -ENOSPC: it has been given back.
  */
-int limits_allow_entry(struct store *store);
+int limits_allow_entry(struct store *store, struct entry_name name);
 
 /* limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. */
 void limits_keep(struct store *store);

@@ -31,6 +31,7 @@ find_bug() {
 }
 
 find_bug early_look 'close+*/seldom-filling'
+find_bug charged_last 'reserve+reserve/absent'
 find_bug flushed_first 'stream+packed/packed'
 find_bug no_clamp 'mixed+peek/filling'
 find_bug no_done '*+packed-wrap/packed'
@@ -39,6 +40,7 @@ find_bug no_floor_back 'stream+large/filling'
 find_bug no_recheck '*/sealed'
 find_bug no_second_floor '*+wrap/filling'
 find_bug no_second_hide 'remove+resume/orphan'
+find_bug no_second_look 'reserve+reserve/absent'
 find_bug no_wake 'read+paced/filling'
 find_bug written_first 'read+*/filling'
 # What was once wrong here, a removal beside an adoption, shows with one preemption.

@@ -3,8 +3,8 @@
  * explore.h - what the parts of the explorer share: explore.c says what is run,
  * search.c and random.c choose schedules, process.c runs one of them, wrap.c is
  * the kernel as virtual processes see it, thread.c their threads, operations.c what
- * they do, world.c the cache around them, oracle.c what must be true, names.c puts it
- * in words.
+ * they do, limited.c what they do for room, world.c the cache around them, oracle.c what
+ * must be true, names.c puts it in words.
  *
  * Virtual processes are coroutines of one thread, each with an open cache of
  * its own. One runs until a point, which is before an access to shared memory
@@ -113,6 +113,7 @@ static inline bool base_is_orphan(enum base base)
 #define PASSES_LATER 128u  /* its second, and then a small one */
 #define PACKED 256u        /* a writer of what is compressed */
 #define LOSES_FILE 512u    /* a ringless writer: its file takes but one write, and then rings are free */
+#define LIMITED 1024u      /* goes with its like alone */
 
 struct operation {
 	const char *name;
@@ -219,6 +220,12 @@ void wrap_reclaim(struct process *process);
 /* ------------------------------------------------------------------ thread.c */
 /* thread_ends - whoever joins it goes on. */
 void thread_ends(const struct process *thread);
+
+/* ----------------------------------------------------------------- limited.c */
+
+void run_reserve(struct process *me);
+/* limited_begin - nobody has anything yet. */
+void limited_begin(void);
 
 /* -------------------------------------------------------------- operations.c */
 extern const struct operation operations[];

@@ -23,6 +23,9 @@ bool scenario_is_possible(const struct scenario *scenario)
 	for (unsigned i = 0; i < scenario->count; i++) {
 		const struct operation *op = scenario->ops[i];
 
+		if ((op->flags & LIMITED) != (scenario->ops[0]->flags & LIMITED) ||
+		    (op->flags & LIMITED && scenario->base != BASE_ABSENT))
+			return false;
 		writers += (op->flags & NEEDS_WRITER) != 0;
 		readers += (op->flags & NEEDS_READER) != 0;
 		heirs += (op->flags & TAKES_OVER) != 0;

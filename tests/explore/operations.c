@@ -501,6 +501,7 @@ const struct operation operations[] = {
 	{ "rescued", run_write, NEEDS_WRITER | LOSES_FILE, SCACHE_RESUMABLE | SCACHE_RUN_TO_END,
 	  SCACHE_UNLIMITED, SMALL_BYTES },
 	{ "peek", read_to_end, NEEDS_READER | PEEKS, 0, 0, 0 },
+	{ "reserve", run_reserve, LIMITED, 0, 0, 0 },
 	{ "peek-stream", run_stream, NEEDS_READER | TAKES_OVER | PEEKS, 0, 0, 0 },
 };
 const unsigned operation_count = sizeof(operations) / sizeof(operations[0]);
@@ -649,6 +650,7 @@ void operations_begin(const struct scenario *scenario)
 {
 	current = scenario;
 	first_production = next_production;
+	limited_begin();
 	for (unsigned i = 0; i < scenario->count; i++)
 		begin_process(&seats[i], scenario->ops[i]);
 	for (unsigned i = scenario->count; i < PROCESSES_MAX; i++)
