@@ -111,7 +111,8 @@ static bool check_budget(struct report *report, uint32_t index, char *text, size
 	uint64_t most = segment_setting(report->segment,
 					index == 0 ? SETTING_MAX_BYTES : SETTING_MAX_ENTRIES);
 
-	if (until > ever && until - ever > most)
+	/* A change that was cut short is completed by the next joiner. */
+	if (until > ever && until - ever > most && shm_load(&header->configuring) == 0)
 		return say(text, bytes, "I10: %llu more %s are allowed, the limit is %llu",
 			   (unsigned long long)(until - ever), index == 0 ? "bytes" : "entries",
 			   (unsigned long long)most);
