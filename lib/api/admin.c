@@ -11,6 +11,7 @@
 #include "index/repair.h"
 #include "index/ring.h"
 #include "index/verify.h"
+#include "store/clean.h"
 #include "store/limits.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
@@ -206,7 +207,7 @@ int scache_sweep(struct scache *cache, const struct scache_sweep_options *option
 	ret = enter(cache, &seat);
 	if (ret < 0)
 		return ret;
-	ret = sweep_all(&seat->store, options, &report);
+	ret = clean_all(&seat->store, options, &report);
 	seat_leave(seat);
 	if (ret == 0 && ret_report != NULL) {
 		report.size = ret_report->size;

@@ -17,7 +17,7 @@
 #include "base/fd.h"
 #include "base/step.h"
 #include "base/thread.h"
-#include "store/sweep.h"
+#include "store/clean.h"
 
 struct destruction {
 	const struct scache_sweep_options *options;
@@ -113,7 +113,7 @@ static int destroy_all(struct destruction *d, const char *dir, struct cache_fds 
 
 	report_strangers(d, fds->dir_fd, "", in_dir);
 	report_strangers(d, fds->ctl_fd, "ctl/", in_ctl);
-	ret = sweep_files(&d->store, destroy_file, d);
+	ret = clean_files(&d->store, destroy_file, d);
 	if (ret < 0)
 		return ret;
 	remove_segment(d, fds->lock_fd);

@@ -1,22 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "store/sweep.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/detail.h"
-#include "base/fd.h"
 #include "base/step.h"
 #include "index/index.h"
 #include "index/repair.h"
 #include "index/ring.h"
 #include "shm/epoch.h"
-#include "store/adopt.h"
 #include "store/evict.h"
 #include "store/leave.h"
 #include "store/limits.h"
@@ -151,8 +143,7 @@ void sweep_change_age(struct store *store, uint64_t from_ns, uint64_t to_ns)
 	}
 }
 
-/* Hide a finished entry that is older than allowed. */
-static bool expire(struct store *store, struct entry_name name)
+bool sweep_expire(struct store *store, struct entry_name name)
 {
 	if (!entry_hide(store->segment, name, ENTRY_SEALED))
 		return false;
@@ -208,7 +199,7 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 			continue;
 		tried++;
 		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word))
-			expire(store, name);
+			sweep_expire(store, name);
 		if (state_of(word) == ENTRY_ORPHAN)
 			repair_producer(store->peer, name);
 		if (collect(store, name))
@@ -279,187 +270,5 @@ int sweep_claim(struct store *store, struct entry_name *ret_name)
 
 	if (ret == -ENOSPC && sweep_make_room(store))
 		ret = entry_claim(store->peer, ret_name);
-	return ret;
-}
-
-/* ------------------------------------------------------------ a full sweep */
-
-struct full_sweep {
-	struct store *store;
-	const struct scache_sweep_options *options;
-	struct scache_sweep_report *report;
-	bool dry_run;
-	bool strangers; /* peers of another segment live: spare their files */
-	bool is_left; /* some of a former segment could not be judged */
-};
-
-static void tell(const struct full_sweep *sweep, const void *name, uint32_t name_bytes,
-		 const char *why, bool removed, uint64_t bytes)
-{
-	const struct scache_victim victim = { .name = name,
-					      .name_bytes = name_bytes,
-					      .why = why,
-					      .removed = removed,
-					      .bytes = bytes };
-
-	if (sweep->options != NULL && sweep->options->victim != NULL)
-		sweep->options->victim(sweep->options->arg, &victim);
-}
-
-static uint64_t expiry_of(const struct full_sweep *sweep, uint32_t idx, uint64_t now_ns)
-{
-	const struct segment *segment = sweep->store->segment;
-	uint64_t expires_ns = shm_load_relaxed(&segment->expires[idx]);
-	uint64_t max_age_ns = sweep->options != NULL ? sweep->options->max_age_ns : 0;
-	uint64_t age_ns = clock_age_ns(shm_load_relaxed(&segment->entries[idx].ended_ns), now_ns);
-
-	if (max_age_ns == 0 || max_age_ns == SCACHE_UNLIMITED)
-		return expires_ns;
-	return max_age_ns == SCACHE_ZERO || age_ns >= max_age_ns ? 0 : expires_ns;
-}
-
-static void sweep_old(struct full_sweep *sweep)
-{
-	struct segment *segment = sweep->store->segment;
-	uint64_t now_ns = clock_shared_ns();
-	unsigned char key[256];
-	uint32_t idx;
-
-	for (idx = 0; idx < segment->geometry.entries; idx++) {
-		uint64_t word = shm_load(entry_state_word(segment, idx)), bytes;
-		struct entry_name name = { .idx = idx, .gen = state_gen(word) };
-		uint32_t key_bytes;
-
-		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word) ||
-		    expiry_of(sweep, idx, now_ns) > now_ns)
-			continue;
-		key_bytes = entry_copy_key(entry_at(segment, idx), key);
-		bytes = shm_load_relaxed(&entry_at(segment, idx)->written);
-		if (!sweep->dry_run && !expire(sweep->store, name))
-			continue;
-		sweep->report->entries++;
-		sweep->report->entry_bytes += bytes;
-		tell(sweep, key, key_bytes, "expired", !sweep->dry_run, bytes);
-	}
-}
-
-static void sweep_orphan(void *arg, const char *path, const struct blob_id *id, uint64_t bytes)
-{
-	struct full_sweep *sweep = arg;
-	struct segment *segment = sweep->store->segment;
-	char shown[NAME_MAX + 16];
-	uint32_t shown_bytes = (uint32_t)snprintf(shown, sizeof(shown), "blobs/%s", path);
-	int ret;
-
-	if (id == NULL) {
-		sweep->report->unknown++;
-		tell(sweep, shown, shown_bytes, "unknown", false, bytes);
-		return;
-	}
-	if (strcmp(id->uuid, sweep->store->uuid) != 0) {
-		/* Asked anew now that the file is there: our own segment may have been retired. */
-		if (sweep->strangers || adopt_is_theirs(sweep->store)) {
-			sweep->is_left = true;
-			return;
-		}
-		ret = adopt_file(sweep->store, path, sweep->dry_run);
-		sweep->is_left |= ret < 0;
-		if (ret < 0)
-			return;
-		if (ret > 0) {
-			sweep->report->adopted++;
-			sweep->report->adopted_bytes += bytes;
-			tell(sweep, shown, shown_bytes, "adopted", false, bytes);
-			return;
-		}
-	} else if (id->name.idx < segment->geometry.entries) {
-		uint64_t word = shm_load(entry_state_word(segment, id->name.idx));
-
-		/* The state names the generation before the file is made, and after it is gone. */
-		if (state_gen(word) == id->name.gen && state_of(word) != ENTRY_FREE)
-			return;
-	}
-	if (!sweep->dry_run && blob_remove_path(sweep->store, path) < 0)
-		return;
-	sweep->report->orphans++;
-	sweep->report->orphan_bytes += bytes;
-	tell(sweep, shown, shown_bytes, "orphan", !sweep->dry_run, bytes);
-}
-
-/* A fan-out directory is two hexadecimal digits. */
-static bool is_fan_out(const char *name)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	return strlen(name) == 2 && strchr(digits, name[0]) != NULL &&
-	       strchr(digits, name[1]) != NULL;
-}
-
-typedef void file_fn(void *arg, const char *path, const struct blob_id *id, uint64_t bytes);
-
-/* The files of @at_fd's directory @name; "." is blobs/ itself, where none belongs. */
-static int sweep_directory(int at_fd, const char *name, file_fn *file, void *arg)
-{
-	bool top = strcmp(name, ".") == 0;
-	struct dirent *at;
-	char path[NAME_MAX + 8];
-	struct blob_id id;
-	struct stat st;
-	DIR *dir;
-	int fd, ret;
-
-	fd = fd_openat(at_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (dir == NULL) {
-		ret = -errno;
-		if (fd >= 0)
-			close(fd);
-		return ret == -ENOENT ? 0 : detail_set(ret, "cannot read blobs/%s in the cache "
-							    "directory", name);
-	}
-	while ((at = readdir(dir)) != NULL) {
-		if (strcmp(at->d_name, ".") == 0 || strcmp(at->d_name, "..") == 0 ||
-		    fstatat(fd, at->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    (top && S_ISDIR(st.st_mode) && is_fan_out(at->d_name)))
-			continue;
-		snprintf(path, sizeof(path), "%s%s%s", top ? "" : name, top ? "" : "/", at->d_name);
-		file(arg, path,
-		     !top && S_ISREG(st.st_mode) && blob_parse(at->d_name, &id) ? &id : NULL,
-		     (uint64_t)st.st_blocks * 512);
-	}
-	closedir(dir);
-	return 0;
-}
-
-int sweep_files(const struct store *store, file_fn *file, void *arg)
-{
-	int ret = sweep_directory(store->blobs_fd, ".", file, arg);
-	char name[4];
-
-	for (unsigned fan = 0; fan < 256 && ret == 0; fan++) {
-		snprintf(name, sizeof(name), "%02x", fan);
-		ret = sweep_directory(store->blobs_fd, name, file, arg);
-	}
-	return ret;
-}
-
-int sweep_all(struct store *store, const struct scache_sweep_options *options,
-	      struct scache_sweep_report *report)
-{
-	struct full_sweep sweep = { .store = store, .options = options, .report = report };
-	int ret;
-
-	sweep.dry_run = options != NULL && options->flags & SCACHE_DRY_RUN;
-	if (!sweep.dry_run)
-		report->reaped = repair_reap_all(store->peer);
-	sweep_old(&sweep);
-	if (!sweep.dry_run) {
-		sweep_collect(store);
-		limits_keep(store);
-	}
-	sweep.strangers = adopt_is_theirs(store);
-	ret = sweep_files(store, sweep_orphan, &sweep);
-	if (ret == 0 && !sweep.dry_run && !sweep.strangers && !sweep.is_left)
-		adopt_is_over(store);
 	return ret;
 }

@@ -14,7 +14,6 @@
 #define STORE_SWEEP_H
 
 #include "store/blob.h"
-#include "streamcache.h"
 
 /* sweep_entry - as far as it goes. Returns true if the slot is free now. */
 bool sweep_entry(struct store *store, struct entry_name name);
@@ -35,6 +34,9 @@ int sweep_claim(struct store *store, struct entry_name *ret_name);
 /* sweep_collect - whatever can go now. Returns the number of slots freed. */
 uint32_t sweep_collect(struct store *store);
 
+/* sweep_expire - hide a finished entry that is older than allowed. False: it is none any more. */
+bool sweep_expire(struct store *store, struct entry_name name);
+
 /* sweep_note_expiry - an entry was finished that expires at @expires_ns. */
 void sweep_note_expiry(struct store *store, uint64_t expires_ns);
 
@@ -43,14 +45,5 @@ uint64_t sweep_due_ns(const struct store *store, struct entry_name name, uint64_
 
 /* sweep_change_age - entries that had the cache's greatest age have the new one. */
 void sweep_change_age(struct store *store, uint64_t from_ns, uint64_t to_ns);
-
-/* sweep_all - everything scache_sweep() promises. 0 or -errno. */
-int sweep_all(struct store *store, const struct scache_sweep_options *options,
-	      struct scache_sweep_report *report);
-
-/* sweep_files - call @file for each file below DIR/blobs, parsed or (NULL) not ours. */
-int sweep_files(const struct store *store,
-		void (*file)(void *arg, const char *path, const struct blob_id *id, uint64_t bytes),
-		void *arg);
 
 #endif
