@@ -197,7 +197,7 @@ static int change_in_turn(struct seat *seat, const uint64_t settings[SETTING_COU
 	/* What is too much or too old now goes now. */
 	sweep_note_expiry(&seat->store, 0);
 	sweep_slice(&seat->store);
-	limits_keep(&seat->store);
+	limits_keep(&seat->store, NULL);
 	return 0;
 }
 

@@ -19,8 +19,7 @@ struct candidate {
 /* The next ones behind the hand: a heap, the furthest on top. */
 struct batch {
 	uint32_t count, room;
-	uint32_t seen;	/* that it was picked from */
-	uint64_t *read; /* a bit for each entry that somebody reads */
+	uint32_t seen; /* that it was picked from */
 	struct candidate heap[];
 };
 
@@ -72,24 +71,49 @@ static struct batch *new_batch(const struct segment *segment)
 
 	room = room < BATCH_MIN ? BATCH_MIN : room > BATCH_MAX ? BATCH_MAX : room;
 	batch = malloc(sizeof(*batch) + room * sizeof(batch->heap[0]));
-	if (batch == NULL)
-		return NULL;
-	batch->room = room;
-	batch->read = calloc(segment->geometry.entries / 64 + 1, sizeof(*batch->read));
-	if (batch->read != NULL)
-		return batch;
-	free(batch);
-	return NULL;
+	if (batch != NULL)
+		batch->room = room;
+	return batch;
 }
 
-static void free_batch(struct batch *batch)
+/* One round of the hand. */
+struct round {
+	struct store *store;
+	const struct evict_watch *watch; /* or NULL */
+	struct batch *batch;
+	uint64_t *read;	    /* a bit for each entry that somebody reads */
+	uint64_t *unmarked; /* in a dry run: whose marks would have been taken away; else NULL */
+	uint64_t hand_ns;
+};
+
+static bool is_dry(const struct round *round)
 {
-	free(batch->read);
-	free(batch);
+	return round->watch != NULL && round->watch->as_gone != NULL;
 }
 
-static void find_read(const struct segment *segment, struct batch *batch)
+static bool round_begin(struct round *round)
 {
+	const struct segment *segment = round->store->segment;
+
+	round->batch = new_batch(segment);
+	round->read = entry_bits_new(segment);
+	round->unmarked = is_dry(round) ? entry_bits_new(segment) : NULL;
+	round->hand_ns = shm_load_relaxed(&segment->header->evict_hand);
+	return round->batch != NULL && round->read != NULL &&
+	       (!is_dry(round) || round->unmarked != NULL);
+}
+
+static void round_end(struct round *round)
+{
+	free(round->unmarked);
+	free(round->read);
+	free(round->batch);
+}
+
+static void find_read(const struct round *round)
+{
+	const struct segment *segment = round->store->segment;
+
 	for (uint32_t block = 0; block < segment->geometry.blocks; block++) {
 		if (shm_load(&segment->block_owners[block]) == 0)
 			continue;
@@ -98,69 +122,101 @@ static void find_read(const struct segment *segment, struct batch *batch)
 			uint32_t idx = NAME_INDEX(name);
 
 			if (name != 0 && idx < segment->geometry.entries)
-				batch->read[idx / 64] |= 1ull << idx % 64;
+				entry_bit_set(round->read, idx);
 		}
 	}
 }
 
-static void pick(const struct segment *segment, uint64_t hand_ns, struct batch *batch)
+static void pick(const struct round *round)
 {
+	const struct segment *segment = round->store->segment;
+	struct batch *batch = round->batch;
+
 	batch->count = batch->seen = 0;
 	for (uint32_t idx = 0; idx < segment->geometry.entries; idx++) {
 		uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
 		struct candidate one = { .name = { .idx = idx, .gen = state_gen(word) } };
 
 		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word) ||
-		    batch->read[idx / 64] >> idx % 64 & 1)
+		    entry_bit(round->read, idx) ||
+		    (is_dry(round) && entry_bit(round->watch->as_gone, idx)))
 			continue;
 		one.ended_ns = shm_load_relaxed(&entry_at(segment, idx)->ended_ns);
 		/* Modulo 2^64: behind the newest comes the oldest. */
-		one.behind_ns = one.ended_ns - hand_ns - 1;
+		one.behind_ns = one.ended_ns - round->hand_ns - 1;
 		consider(batch, &one);
 		batch->seen++;
 	}
 	qsort(batch->heap, batch->count, sizeof(batch->heap[0]), compare);
 }
 
-/* It was asked for: that is forgotten, and it stays this time. */
-static bool is_spared(struct segment *segment, struct entry_name name)
+static void move_hand(struct round *round, uint64_t to_ns)
 {
-	uint64_t use = shm_load_relaxed(&segment->uses[name.idx]);
-
-	return use & USE_NOTED &&
-	       shm_cas(&segment->uses[name.idx], use, use & ~(uint64_t)USE_NOTED);
+	round->hand_ns = to_ns;
+	if (is_dry(round))
+		return;
+	shm_store_relaxed(&round->store->segment->header->evict_hand, to_ns);
+	/* STEP evict-hand-moved: a hint. Die here: the next one goes on. */
+	STEP("evict-hand-moved");
 }
 
-static bool evict(struct store *store, struct entry_name name)
+/* It was asked for: that is forgotten, and it stays this time. */
+static bool is_spared(const struct round *round, struct entry_name name)
 {
-	if (!entry_hide(store->segment, name, ENTRY_SEALED))
+	shm_u64 *at = &round->store->segment->uses[name.idx];
+	uint64_t use = shm_load_relaxed(at);
+
+	if (!(use & USE_NOTED))
 		return false;
-	peer_count(store->peer, STAT_EVICTED, 1);
-	sweep_entry(store, name);
+	if (!is_dry(round))
+		return shm_cas(at, use, use & ~(uint64_t)USE_NOTED);
+	if (entry_bit(round->unmarked, name.idx))
+		return false;
+	entry_bit_set(round->unmarked, name.idx);
 	return true;
 }
 
-uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries)
+static bool evict(const struct round *round, struct entry_name name, uint64_t charge)
 {
-	struct segment *segment = store->segment;
-	shm_u64 *hand = &segment->header->evict_hand;
-	struct batch *batch = new_batch(segment);
+	struct store *store = round->store;
+	unsigned char key[256];
+	uint32_t key_bytes = 0;
+
+	/* Its key as long as it is its own. */
+	if (round->watch != NULL)
+		key_bytes = entry_copy_key(entry_at(store->segment, name.idx), key);
+	if (is_dry(round)) {
+		entry_bit_set(round->watch->as_gone, name.idx);
+	} else {
+		if (!entry_hide(store->segment, name, ENTRY_SEALED))
+			return false;
+		peer_count(store->peer, STAT_EVICTED, 1);
+		sweep_entry(store, name);
+	}
+	if (round->watch != NULL)
+		round->watch->gone(round->watch->arg, key, key_bytes, charge);
+	return true;
+}
+
+static uint64_t go_round(struct round *round, uint64_t bytes, uint64_t entries)
+{
+	struct segment *segment = round->store->segment;
+	struct batch *batch = round->batch;
 	uint64_t freed = 0, gone = 0, looked = 0;
 
-	if (batch == NULL)
-		return 0;
-	find_read(segment, batch);
+	find_read(round);
 	do {
-		pick(segment, shm_load_relaxed(hand), batch);
+		/* Others move it as well. */
+		if (!is_dry(round))
+			round->hand_ns = shm_load_relaxed(&segment->header->evict_hand);
+		pick(round);
 		for (uint32_t i = 0; i < batch->count && (freed < bytes || gone < entries); i++) {
 			struct entry_name name = batch->heap[i].name;
 			uint64_t charge = shm_load_relaxed(&segment->charges[name.idx]);
 
 			looked++;
-			shm_store_relaxed(hand, batch->heap[i].ended_ns);
-			/* STEP evict-hand-moved: a hint. Die here: the next one goes on. */
-			STEP("evict-hand-moved");
-			if (is_spared(segment, name) || !evict(store, name))
+			move_hand(round, batch->heap[i].ended_ns);
+			if (is_spared(round, name) || !evict(round, name, charge))
 				continue;
 			freed += charge;
 			gone++;
@@ -168,6 +224,17 @@ uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries)
 		/* Once round may only have taken marks away. */
 	} while (gone == 0 && (bytes > 0 || entries > 0) && batch->count > 0 &&
 		 looked <= 2ull * batch->seen);
-	free_batch(batch);
+	return gone;
+}
+
+uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries,
+		    const struct evict_watch *watch)
+{
+	struct round round = { .store = store, .watch = watch };
+	uint64_t gone = 0;
+
+	if (round_begin(&round))
+		gone = go_round(&round, bytes, entries);
+	round_end(&round);
 	return gone;
 }

@@ -17,14 +17,46 @@
 #ifndef STORE_EVICT_H
 #define STORE_EVICT_H
 
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "store/store.h"
+
+/* Who is told of what goes, and whether it does. */
+struct evict_watch {
+	/* It has gone, or would: what it had on the disk. */
+	void (*gone)(void *arg, const unsigned char *key, uint32_t key_bytes, uint64_t bytes);
+	void *arg;
+	/*
+	 * Not NULL: a dry run, in which nothing goes, no mark is taken away and the hand stays.
+	 * A bit for each entry that is as good as gone; those that would go get theirs.
+	 */
+	uint64_t *as_gone;
+};
 
 /*
  * evict_some - until what goes had charges of @bytes, and was @entries, but only so many as one
  * walk over the table has picked. Returns how many went; 0: there is nothing that could.
+ * @watch: NULL if nobody wants to know.
  */
-uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries);
+uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries,
+		    const struct evict_watch *watch);
+
+/* A bit for each entry of a segment. */
+static inline uint64_t *entry_bits_new(const struct segment *segment)
+{
+	return calloc(segment->geometry.entries / 64 + 1, sizeof(uint64_t));
+}
+
+static inline void entry_bit_set(uint64_t *bits, uint32_t idx)
+{
+	bits[idx / 64] |= 1ull << idx % 64;
+}
+
+static inline bool entry_bit(const uint64_t *bits, uint32_t idx)
+{
+	return bits[idx / 64] >> idx % 64 & 1;
+}
 
 /* A word of uses[]: when an entry was last asked for, and since the hand came by. */
 #define USE_NOTED 1u

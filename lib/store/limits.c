@@ -59,10 +59,11 @@ struct measure {
 	struct limits_use use;
 	uint64_t unwritten_bytes;
 	uint64_t going_bytes, going; /* read by nobody, and free when nobody looks at them */
+	uint64_t freed_bytes;	     /* as good as gone */
 };
 
-/* A walk over the dense arrays. */
-static void measure(const struct store *store, struct measure *m)
+/* A walk over the dense arrays; @as_gone: those that do not count, or NULL. */
+static void measure(const struct store *store, const uint64_t *as_gone, struct measure *m)
 {
 	const struct segment *segment = store->segment;
 	uint32_t count = segment->geometry.entries, idx;
@@ -72,6 +73,10 @@ static void measure(const struct store *store, struct measure *m)
 		uint64_t charge = shm_load_relaxed(&segment->charges[idx]);
 		uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
 
+		if (as_gone != NULL && entry_bit(as_gone, idx)) {
+			m->freed_bytes += charge;
+			continue;
+		}
 		/* Not those being swept: that is over in a moment, or their sweeper is stopped. */
 		if (state_of(word) == ENTRY_RETIRED) {
 			m->going++;
@@ -86,7 +91,7 @@ static void measure(const struct store *store, struct measure *m)
 }
 
 /* How much more the file system lets us have; UINT64_MAX if we are not to ask. */
-static uint64_t disk_spare(const struct store *store, uint64_t unwritten_bytes, uint64_t *ret_short)
+static uint64_t disk_spare(const struct store *store, const struct measure *m, uint64_t *ret_short)
 {
 	const struct segment *segment = store->segment;
 	uint64_t percent = min_u64(segment_setting(segment, SETTING_MIN_FREE_PERCENT), 100);
@@ -98,8 +103,8 @@ static uint64_t disk_spare(const struct store *store, uint64_t unwritten_bytes, 
 		return UINT64_MAX;
 	total = (uint64_t)fs.f_blocks * fs.f_frsize;
 	keep = max_u64(keep, total / 100 * percent);
-	have = (uint64_t)fs.f_bavail * fs.f_frsize;
-	have -= min_u64(have, unwritten_bytes);
+	have = (uint64_t)fs.f_bavail * fs.f_frsize + m->freed_bytes;
+	have -= min_u64(have, m->unwritten_bytes);
 	if (have > keep)
 		return have - keep;
 	/* Not only up to the mark, or the next one would be here at once. */
@@ -112,9 +117,9 @@ void limits_measure(const struct store *store, struct limits_use *ret_use)
 	uint64_t missing, most = segment_setting(store->segment, SETTING_MAX_BYTES);
 	struct measure m;
 
-	measure(store, &m);
+	measure(store, NULL, &m);
 	*ret_use = m.use;
-	ret_use->spare_bytes = disk_spare(store, m.unwritten_bytes, &missing);
+	ret_use->spare_bytes = disk_spare(store, &m, &missing);
 	if (most != UINT64_MAX)
 		ret_use->spare_bytes = min_u64(ret_use->spare_bytes, most - min_u64(most, m.use.bytes));
 }
@@ -126,7 +131,13 @@ struct taker {
 	enum kind kind;
 	const struct entry_name *name;
 	uint64_t before; /* what it was charged with */
+	const struct evict_watch *watch; /* or NULL */
 };
+
+static const uint64_t *as_gone(const struct taker *taker)
+{
+	return taker->watch != NULL ? taker->watch->as_gone : NULL;
+}
 
 static struct shm_budget *budget_of(const struct store *store, enum kind kind)
 {
@@ -152,20 +163,20 @@ static void judge(const struct segment *segment, uint64_t most, uint64_t used, s
 	look->spare = most != UINT64_MAX ? most - min_u64(used, most) : UINT64_MAX;
 }
 
-static void look_at_bytes(struct store *store, struct look *look)
+static void look_at_bytes(struct store *store, const struct taker *taker, struct look *look)
 {
 	uint64_t most = segment_setting(store->segment, SETTING_MAX_BYTES), spare, missing;
 	/* Without a limit of the cache's own it does not matter what former files take. */
 	bool is_counted = most == UINT64_MAX || former_count(store, FORMER_FILES);
 	struct measure m;
 
-	measure(store, &m);
+	measure(store, as_gone(taker), &m);
 	judge(store->segment, most, m.use.bytes, look);
 	look->going = m.going_bytes;
 	/* What nobody has counted yet is not in the sum: then little at a time. */
 	if (!is_counted)
 		look->spare = min_u64(look->spare, min_u64(most / FORMER_PART, FORMER_SPARE_BYTES));
-	spare = disk_spare(store, m.unwritten_bytes, &missing);
+	spare = disk_spare(store, &m, &missing);
 	if (spare != UINT64_MAX)
 		look->spare = min_u64(look->spare, spare / DISK_SHARE);
 	if (missing > 0) {
@@ -174,15 +185,15 @@ static void look_at_bytes(struct store *store, struct look *look)
 	}
 }
 
-static void look_at(struct store *store, enum kind kind, struct look *look)
+static void look_at(struct store *store, const struct taker *taker, struct look *look)
 {
 	struct measure m;
 
-	if (kind == BYTES) {
-		look_at_bytes(store, look);
+	if (taker->kind == BYTES) {
+		look_at_bytes(store, taker, look);
 		return;
 	}
-	measure(store, &m);
+	measure(store, as_gone(taker), &m);
 	judge(store->segment, segment_setting(store->segment, SETTING_MAX_ENTRIES), m.use.entries,
 	      look);
 	look->going = m.going;
@@ -238,7 +249,7 @@ static bool collect_of_dead(struct store *store, bool *has_reaped)
 }
 
 /* Under the lease. False: there is nothing that could go. */
-static bool remove_some(struct store *store, enum kind kind, const struct look *look)
+static bool remove_some(struct store *store, const struct taker *taker, const struct look *look)
 {
 	uint64_t wanted = look->excess - min_u64(look->excess, look->going);
 	bool has_adopted;
@@ -249,8 +260,9 @@ static bool remove_some(struct store *store, enum kind kind, const struct look *
 		return true;
 	}
 	/* A few at a time are candidates like all others; or they would outlast what is new. */
-	has_adopted = kind == BYTES && former_adopt_some(store);
-	return evict_some(store, kind == BYTES ? wanted : 0, kind == SLOTS ? wanted : 0) > 0 ||
+	has_adopted = taker->kind == BYTES && former_adopt_some(store);
+	return evict_some(store, taker->kind == BYTES ? wanted : 0,
+			  taker->kind == SLOTS ? wanted : 0, taker->watch) > 0 ||
 	       has_adopted || look->going > 0;
 }
 
@@ -273,7 +285,7 @@ static int make_room(struct store *store, const struct taker *taker)
 		until = shm_load(&budget->until);
 		/* ORDER budget, seq_cst: ever before the charges. Pairs with limits_reserve(). */
 		ever = shm_load(&budget->ever);
-		look_at(store, taker->kind, &look);
+		look_at(store, taker, &look);
 		/* By CAS: not what fitted settings that have changed since. */
 		if (look.over == 0)
 			shm_cas(&budget->until, until, add_saturated_u64(ever, look.spare));
@@ -284,7 +296,7 @@ static int make_room(struct store *store, const struct taker *taker)
 		looks = look.excess < least ? 0 : looks + 1;
 		least = min_u64(least, look.excess);
 		had_lease = lease_ns != 0;
-		could = !take_lease(store, &lease_ns) || remove_some(store, taker->kind, &look);
+		could = !take_lease(store, &lease_ns) || remove_some(store, taker, &look);
 		/* Whoever had it before may have given up since we looked. */
 		if (!could && !had_lease)
 			continue;
@@ -335,8 +347,8 @@ void limits_make_way(struct store *store, uint64_t bytes)
 	UNCANCELLED;
 	const struct timespec pause = { .tv_nsec = ROOM_PAUSE_NS };
 
-	if (evict_some(store, bytes, 0) == 0 &&
-	    !(former_adopt_some(store) && evict_some(store, bytes, 0) > 0))
+	if (evict_some(store, bytes, 0, NULL) == 0 &&
+	    !(former_adopt_some(store) && evict_some(store, bytes, 0, NULL) > 0))
 		return;
 	/* What has gone takes no room, unless somebody stands in the index just now. */
 	if (sweep_collect(store) == 0)
@@ -384,8 +396,29 @@ int limits_allow_entry(struct store *store, struct entry_name name)
 	return spend(store, &taker, 1);
 }
 
-void limits_keep(struct store *store)
+/* What would have to go, and whatever holds it back is as good as gone. */
+static void foresee_room(struct store *store, const struct taker *taker)
 {
-	(void)!make_room(store, &(struct taker){ .kind = BYTES });
-	(void)!make_room(store, &(struct taker){ .kind = SLOTS });
+	struct look look;
+	uint64_t wanted;
+
+	look_at(store, taker, &look);
+	wanted = look.over > 0 ? look.excess - min_u64(look.excess, look.going) : 0;
+	while (wanted > 0 && evict_some(store, taker->kind == BYTES ? wanted : 0,
+					taker->kind == SLOTS ? wanted : 0, taker->watch) > 0) {
+		look_at(store, taker, &look);
+		wanted = look.excess - min_u64(look.excess, look.going);
+	}
+}
+
+void limits_keep(struct store *store, const struct evict_watch *watch)
+{
+	for (enum kind kind = BYTES; kind <= SLOTS; kind++) {
+		const struct taker taker = { .kind = kind, .watch = watch };
+
+		if (as_gone(&taker) != NULL)
+			foresee_room(store, &taker);
+		else
+			(void)!make_room(store, &taker);
+	}
 }

@@ -22,6 +22,8 @@
 
 #include "store/store.h"
 
+struct evict_watch;
+
 /*
  * limits_reserve - our entry is going to have @bytes on the disk: make room, if need be by
  * removing others, and charge it. 0; -ENOSPC: then it has what it had.
@@ -47,8 +49,11 @@ void limits_clear(struct store *store, struct entry_name name);
  */
 int limits_allow_entry(struct store *store, struct entry_name name);
 
-/* limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. */
-void limits_keep(struct store *store);
+/*
+ * limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. @watch, if any, is told
+ * what goes; if it says so, of what would, the rest being as good as gone already.
+ */
+void limits_keep(struct store *store, const struct evict_watch *watch);
 
 /* What is used and what is left of it. */
 struct limits_use {

@@ -261,7 +261,7 @@ bool sweep_make_room(struct store *store)
 		return true;
 	if (repair_reap_all(store->peer) > 0 && sweep_pass(store, ROOM_TRIES, 1) > 0)
 		return true;
-	return collect_from_stopped(store) || evict_some(store, 0, 1) > 0;
+	return collect_from_stopped(store) || evict_some(store, 0, 1, NULL) > 0;
 }
 
 int sweep_claim(struct store *store, struct entry_name *ret_name)

@@ -53,7 +53,7 @@ static const char *left(void)
 
 static uint64_t evict(uint64_t entries)
 {
-	return evict_some(&cache->seat->store, 0, entries);
+	return evict_some(&cache->seat->store, 0, entries, NULL);
 }
 
 /* "a" to "e", in the order of their slots or against it. */
@@ -179,11 +179,11 @@ START_TEST(bytes_are_counted_as_charged)
 	ck_assert_uint_gt(charge, 0);
 	for (char key[] = "b"; key[0] <= 'e'; key[0]++)
 		make(key, 1000 + (uint64_t)key[0]);
-	ck_assert_uint_eq(evict_some(&cache->seat->store, charge + 1, 0), 2);
+	ck_assert_uint_eq(evict_some(&cache->seat->store, charge + 1, 0, NULL), 2);
 	ck_assert_str_eq(left(), "cde");
-	ck_assert_uint_eq(evict_some(&cache->seat->store, 0, 0), 0);
-	ck_assert_uint_eq(evict_some(&cache->seat->store, UINT64_MAX, 0), 3);
-	ck_assert_uint_eq(evict_some(&cache->seat->store, UINT64_MAX, UINT64_MAX), 0);
+	ck_assert_uint_eq(evict_some(&cache->seat->store, 0, 0, NULL), 0);
+	ck_assert_uint_eq(evict_some(&cache->seat->store, UINT64_MAX, 0, NULL), 3);
+	ck_assert_uint_eq(evict_some(&cache->seat->store, UINT64_MAX, UINT64_MAX, NULL), 0);
 }
 END_TEST
 
