@@ -890,11 +890,25 @@ SCACHE_API int scache_verify(struct scache *cache, const void *key, size_t key_b
 
 /* What a sweep or a destroy tells of each thing it removes or leaves. */
 struct scache_victim {
-	const char *name; /* the entry's key, or the file's path below DIR */
+	const char *name; /* the entry's key; the file's path below DIR; a segment's path */
 	uint32_t name_bytes;
-	const char *why;  /* "expired", "orphan", "adopted", "segment", "unknown", ... */
+	/*
+	 * Of an entry: "expired" (as its producer said), "idle" (max_idle_ns), "too old" (for this
+	 * sweep), "evicted" (to keep a limit; bytes are then those on the disk).
+	 * Of a file: "orphan" (no entry owns it), "unknown" (it is not ours); one that
+	 * a former segment has left: "adopted", "expired", "unfinished", "damaged", "outdated"
+	 * (there is a newer one of its key), "no room" (no free slot). "segment": of a
+	 * cache whose directory has vanished. destroy also says "blob" and "directory".
+	 */
+	const char *why;
 	int removed;      /* 0: left (unknown, adopted, or a dry run) */
 	uint64_t bytes;
+};
+
+struct scache_sweep_progress {
+	size_t size;    /* sizeof(struct scache_sweep_progress) of the library */
+	uint64_t files; /* looked at so far */
+	uint32_t directories, all_directories; /* of blobs: done, and how many there are */
 };
 
 struct scache_sweep_options {
@@ -904,22 +918,36 @@ struct scache_sweep_options {
 	uint64_t max_age_ns; /* remove what is older; 0 = each entry's own limit */
 	void (*victim)(void *arg, const struct scache_victim *victim); /* or NULL */
 	void *arg;
+	/* Called before each file, and once behind the last; a value other than 0 ends the
+	   sweep, which the next one begins anew. May be NULL. */
+	int (*progress)(void *arg, const struct scache_sweep_progress *progress);
 };
 
 struct scache_sweep_report {
 	size_t size; /* sizeof(struct scache_sweep_report), set by the caller */
-	uint64_t entries, entry_bytes;  /* expired and removed (or would be) */
-	uint64_t orphans, orphan_bytes; /* files that no entry owns */
+	uint64_t entries, entry_bytes;  /* expired, idle or too old, and removed (or would be) */
+	uint64_t orphans, orphan_bytes; /* files that no entry owns: removed */
 	uint64_t unknown;               /* files that are not ours: left */
 	uint64_t reaped;                /* dead peers cleaned up after */
 	uint64_t adopted, adopted_bytes; /* blobs of a former segment that are entries now */
+	uint64_t evicted, evicted_bytes; /* entries removed to keep a limit; on the disk */
+	uint64_t segments, segment_bytes; /* of caches that have vanished: removed */
 };
 
 /*
- * scache_sweep - remove expired entries, what dead peers left, and files of
+ * scache_sweep - remove entries that have expired, what dead peers left, and files of
  * ours that no entry owns; of those, finished blobs of a former segment become entries
- * as long as there are free slots. Open readers finish undisturbed. Any number of
- * sweeps may run at once. Returns 0 or -errno.
+ * as long as there are free slots. Then entries until the limits of the cache are
+ * kept (max_bytes, max_entries, min_free_...), also against what others have
+ * changed; and segments of ours in the same segment directory whose cache has vanished
+ * without scache_destroy(), if nobody has them open. Open readers finish undisturbed.
+ * Any number of sweeps may run at once, in any number of processes.
+ * With SCACHE_DRY_RUN nothing changes, not even after dead peers is cleaned up, and what is
+ * evicted is chosen as if what would be adopted were not there.
+ * Returns 0; what @options->progress returned if that is > 0, -ECANCELED if it is < 0; -errno.
+ * *ret_report (may be NULL) says what was done in any case but -EINVAL and those of
+ * scache_open(). Blocks: for the disk. Threads: any.
+ * If you die inside: the next one goes on.
  */
 SCACHE_API int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,
 			    struct scache_sweep_report *ret_report);

@@ -3,6 +3,7 @@
  * admin - looking at a cache and keeping it tidy.
  */
 #include <errno.h>
+#include <stddef.h>
 
 #include "api/cache.h"
 #include "base/check.h"
@@ -190,26 +191,39 @@ int scache_repair(struct scache *cache, void (*finding)(void *arg, const char *t
 	return 0;
 }
 
+/* Of a caller built with an older header the rest is 0. */
+static int copy_sweep_options(const struct scache_sweep_options *from,
+			      struct scache_sweep_options *ret_to)
+{
+	*ret_to = (struct scache_sweep_options){ .size = sizeof(*ret_to) };
+	if (from == NULL)
+		return 0;
+	if (from->size < offsetof(struct scache_sweep_options, progress) ||
+	    from->size > sizeof(*ret_to) || from->flags & ~SCACHE_DRY_RUN)
+		return -EINVAL;
+	memcpy(ret_to, from, from->size);
+	return 0;
+}
+
 int scache_sweep(struct scache *cache, const struct scache_sweep_options *options,
 		 struct scache_sweep_report *ret_report)
 {
 	KEEP_ERRNO;
 	UNCANCELLED;
 	struct scache_sweep_report report = { .size = sizeof(report) };
+	struct scache_sweep_options own;
 	struct seat *seat;
 	int ret;
 
 	detail_clear();
-	if ((options != NULL &&
-	     (options->size != sizeof(*options) || options->flags & ~SCACHE_DRY_RUN)) ||
-	    (ret_report != NULL && ret_report->size == 0))
+	if (copy_sweep_options(options, &own) < 0 || (ret_report != NULL && ret_report->size == 0))
 		return detail_set(-EINVAL, "impossible sweep options");
 	ret = enter(cache, &seat);
 	if (ret < 0)
 		return ret;
-	ret = clean_all(&seat->store, options, &report);
+	ret = clean_all(&seat->store, &own, &report);
 	seat_leave(seat);
-	if (ret == 0 && ret_report != NULL) {
+	if (ret_report != NULL) {
 		report.size = ret_report->size;
 		memcpy(ret_report, &report, min_u64(ret_report->size, sizeof(report)));
 	}

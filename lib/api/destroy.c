@@ -5,7 +5,6 @@
  * Under the gate, so that nobody can join meanwhile, and only if no slot byte
  * of any segment is held. Whatever is not ours is reported and left.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,14 +13,13 @@
 
 #include "api/cache.h"
 #include "base/detail.h"
-#include "base/fd.h"
 #include "base/step.h"
 #include "base/thread.h"
 #include "store/clean.h"
 
 struct destruction {
 	const struct scache_sweep_options *options;
-	struct store store; /* only its directory and its modes are used */
+	struct store store; /* only its directories and its modes are used */
 	bool dry_run;
 	uint64_t unknown;
 };
@@ -39,47 +37,17 @@ static void tell(const struct destruction *d, const char *name, const char *why,
 		d->options->victim(d->options->arg, &victim);
 }
 
-static void destroy_file(void *arg, const char *path, const struct blob_id *id, uint64_t bytes)
+static int destroy_file(void *arg, const struct clean_file *file)
 {
 	struct destruction *d = arg;
-	char shown[NAME_MAX + 16];
 
-	snprintf(shown, sizeof(shown), "blobs/%s", path);
-	if (id == NULL) {
+	if (file->blob == NULL) {
 		d->unknown++;
-		tell(d, shown, "unknown", false, bytes);
-	} else if (d->dry_run || blob_remove_path(&d->store, path) == 0) {
-		tell(d, shown, "blob", !d->dry_run, bytes);
+		tell(d, file->path, "unknown", false, file->bytes);
+	} else if (d->dry_run || blob_remove_path(&d->store, file->blob) == 0) {
+		tell(d, file->path, "blob", !d->dry_run, file->bytes);
 	}
-}
-
-/* Report what stands in @fd that has no business there. */
-static void report_strangers(struct destruction *d, int fd, const char *where,
-			     const char *const *known)
-{
-	struct dirent *at;
-	char shown[NAME_MAX + 16];
-	int copy = fd_openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-
-	if (dir == NULL) {
-		if (copy >= 0)
-			close(copy);
-		return;
-	}
-	while ((at = readdir(dir)) != NULL) {
-		const char *const *name = known;
-
-		while (*name != NULL && strcmp(*name, at->d_name) != 0)
-			name++;
-		/* On a tmpfs the segment itself stands in ctl/. */
-		if (*name != NULL || strncmp(at->d_name, "streamcache.", 12) == 0)
-			continue;
-		snprintf(shown, sizeof(shown), "%s%s", where, at->d_name);
-		d->unknown++;
-		tell(d, shown, "unknown", false, 0);
-	}
-	closedir(dir);
+	return 0;
 }
 
 static void remove_fan_outs(const struct destruction *d)
@@ -107,13 +75,8 @@ static void remove_segment(const struct destruction *d, int lock_fd)
 
 static int destroy_all(struct destruction *d, const char *dir, struct cache_fds *fds)
 {
-	static const char *const in_dir[] = { ".", "..", "ctl", "blobs", NULL };
-	static const char *const in_ctl[] = { ".", "..", "lock", NULL };
-	int ret;
+	int ret = clean_files(&d->store, destroy_file, d);
 
-	report_strangers(d, fds->dir_fd, "", in_dir);
-	report_strangers(d, fds->ctl_fd, "ctl/", in_ctl);
-	ret = clean_files(&d->store, destroy_file, d);
 	if (ret < 0)
 		return ret;
 	remove_segment(d, fds->lock_fd);
@@ -170,6 +133,7 @@ int scache_destroy(const char *dir, const struct scache_sweep_options *options)
 	if (ret < 0)
 		return ret;
 	d.dry_run = options != NULL && options->flags & SCACHE_DRY_RUN;
+	d.store.dir_fd = fds.dir_fd;
 	d.store.blobs_fd = fds.blobs_fd;
 	/* What a file gets before it is emptied; if we die then, it must be readable. */
 	d.store.file_mode = mode & 0660;

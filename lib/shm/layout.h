@@ -95,7 +95,8 @@ struct shm_header {
 	uint32_t mode;
 	uint32_t reserved;
 	char boot_id[40];
-	char dir[256]; /* for people: whose segment it is */
+	char dir[256]; /* whose segment it is; for people, and see shm/derelict.h, which reads
+			  all up to here in segments of any layout */
 
 	/* The shared epoch. Raised by whoever reclaims; after a crash as it was. */
 	shm_u64 epoch ALIGNED(CACHE_LINE_BYTES);

@@ -51,6 +51,11 @@ static int open_named(const struct lock_record *record, const char *boot_id, int
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
 	    pread(fd, ret_header, sizeof(*ret_header), 0) != (ssize_t)sizeof(*ret_header))
 		goto refuse;
+	/* Taken for derelict while we opened it; see shm/derelict.h. */
+	if (st.st_nlink == 0) {
+		ret = -ENOENT;
+		goto refuse;
+	}
 	if (atomic_load(&ret_header->magic) == SHM_MAGIC_RETIRED)
 		ret = -ESHUTDOWN;
 	if (atomic_load(&ret_header->magic) != SHM_MAGIC)

@@ -28,6 +28,7 @@
 struct former {
 	char path[NAME_MAX + 8];
 	struct footer *footer;
+	const char *why; /* it is good for nothing, if it is */
 	int error; /* of the best one: another, perhaps newer, could not be looked into */
 	uint64_t file_bytes, disk_bytes, age_ns, since_created_ns;
 };
@@ -57,8 +58,10 @@ static int look_into(int fd, struct former *former)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	/* See blob_disown_path(). */
+	former->why = "unfinished";
 	if (!S_ISREG(st.st_mode) || st.st_mode & 0222)
 		return -EBADMSG;
+	former->why = "damaged";
 	former->file_bytes = (uint64_t)st.st_size;
 	former->disk_bytes = (uint64_t)st.st_blocks * 512;
 	ret = footer_read(fd, former->file_bytes, &former->footer);
@@ -69,6 +72,7 @@ static int look_into(int fd, struct former *former)
 	if (former->age_ns < former->footer->max_age_ns)
 		return 0;
 	free(former->footer);
+	former->why = "expired";
 	return -EBADMSG;
 }
 
@@ -422,21 +426,27 @@ int adopt_forget(struct store *store, const struct index_key *key)
 	return ret;
 }
 
-int adopt_file(struct store *store, const char *path, bool dry_run)
+int adopt_file(struct store *store, const char *path, bool dry_run, const char **ret_why)
 {
 	struct index_key key;
 	struct former former;
 	struct entry_name name;
 	int ret = former_open(store, path, &former);
 
+	if (ret == -EBADMSG)
+		*ret_why = former.why;
 	if (ret < 0)
 		return ret == -EBADMSG ? 0 : ret;
 	key = key_of(&former);
 	/* Not in its place a look-up would never find it. */
+	*ret_why = "damaged";
 	if (is_where_its_key_is(store, &former)) {
 		ret = outdone(store, &key, &former, dry_run);
+		*ret_why = "outdated";
 		if (ret == 0 && !dry_run)
 			ret = entry_claim(store->peer, &name);
+		if (ret == -ENOSPC)
+			*ret_why = "no room";
 		if (ret == 0 && !dry_run)
 			ret = adopt(store, name, &former);
 		ret = ret == 0 ? 1 : ret == -EALREADY || ret == -ENOSPC ? 0 : ret;

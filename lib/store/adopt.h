@@ -48,10 +48,10 @@ int adopt_forget(struct store *store, const struct index_key *key);
 
 /*
  * adopt_file - one file of a former segment at @path below DIR/blobs. 1: it is an entry now,
- * or (@dry_run) would be; 0: it is none, or there is no place for it: it may go; -errno: it
- * is not to be touched now.
+ * or (@dry_run) would be; 0: it is none, or there is no place for it: it may go, and *ret_why
+ * says why; -errno: it is not to be touched now.
  */
-int adopt_file(struct store *store, const char *path, bool dry_run);
+int adopt_file(struct store *store, const char *path, bool dry_run, const char **ret_why);
 
 /* adopt_is_over - all files have been looked at, and none of a former segment is left. */
 void adopt_is_over(struct store *store);

@@ -116,7 +116,8 @@ bool former_count(struct store *store, uint32_t files)
 /* An entry now, or gone. False: it can be neither yet. */
 static bool take(struct store *store, const char *path)
 {
-	int ret = adopt_file(store, path, false);
+	const char *why;
+	int ret = adopt_file(store, path, false, &why);
 
 	return ret == 1 || (ret == 0 && blob_remove_path(store, path) == 0);
 }

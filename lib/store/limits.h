@@ -50,8 +50,8 @@ void limits_clear(struct store *store, struct entry_name name);
 int limits_allow_entry(struct store *store, struct entry_name name);
 
 /*
- * limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. @watch, if any, is told
- * what goes; if it says so, of what would, the rest being as good as gone already.
+ * limits_keep - down to what is allowed, whoever has exceeded it: for a sweep. @watch, if not
+ * NULL, is told what goes; if it says so, of what would, the rest being as good as gone already.
  */
 void limits_keep(struct store *store, const struct evict_watch *watch);
 

@@ -60,6 +60,7 @@ struct scene {
 extern struct scene *scene;
 extern char crash_base[256]; /* of everything */
 extern char crash_dir[300];  /* the cache of this play */
+extern char crash_segments[310]; /* where its segment stands */
 extern struct scache_options crash_options;
 
 /* crash_begin - the base directory; root becomes somebody whom permissions bind. */

@@ -312,7 +312,24 @@ static void mate_dead(void)
 	scene->released = 1;
 }
 
-/* An entry that is too old, a file of nobody, and what a dead producer leaves. */
+/* The segment of a cache that has vanished, two minutes ago. */
+static void leave_derelict(void)
+{
+	struct shm_header header = { .magic = SHM_MAGIC, .dir = "/nowhere at all" };
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = time(NULL) - 120 } };
+	char path[500];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/streamcache.%032d", crash_segments, 0);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	must(fd >= 0 && write(fd, &header, sizeof(header)) == sizeof(header));
+	must(futimens(fd, times) == 0 && close(fd) == 0);
+}
+
+/*
+ * An entry that is too old, a file of nobody, a segment of no cache, and what a dead producer
+ * leaves.
+ */
 static void mate_litter(void)
 {
 	const struct scache_acquire_options options = { .size = sizeof(options),
@@ -332,7 +349,22 @@ static void mate_litter(void)
 		 "%s/blobs/00/%032d.%032d.1.1", crash_dir, 0, 0);
 	fd = open(path, O_WRONLY | O_CREAT, 0400);
 	must(fd >= 0 && close(fd) == 0);
+	leave_derelict();
 	mate_dead();
+}
+
+/* The same, and another sweeper at the same time. */
+static void mate_sweep(void)
+{
+	struct scache *cache;
+
+	mate_litter();
+	cache = open_cache();
+	while (!scene->over) {
+		must_be(scache_sweep(cache, NULL, NULL), 0);
+		pause_briefly();
+	}
+	scache_close(cache);
 }
 
 /* The victim is in, and a dead producer's leavings are there. */
@@ -432,6 +464,7 @@ const struct op ops[] = {
 	{ .name = "remove growing", .run = run_remove, .mate = mate_write },
 	{ .name = "repair", .run = run_repair, .mate = mate_dead, .flags = OP_QUIET },
 	{ .name = "sweep", .run = run_sweep, .mate = mate_litter, .flags = OP_QUIET },
+	{ .name = "sweep, two", .run = run_sweep, .mate = mate_sweep, .flags = OP_QUIET },
 	{ .name = "sweep, pinned", .run = run_sweep_pinned, .mate = mate_pinned,
 	  .flags = OP_QUIET },
 	{ .name = "limit", .run = run_limit, .prepare = prepare_former, .flags = OP_QUIET },

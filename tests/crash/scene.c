@@ -19,7 +19,7 @@
 char labels[LABELS_MAX][32];
 int label_count;
 struct scene *scene;
-char crash_base[256], crash_dir[300];
+char crash_base[256], crash_dir[300], crash_segments[310];
 struct scache_options crash_options;
 static pid_t janitor;
 static int janitor_fd;
@@ -277,6 +277,9 @@ void scene_begin(void)
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	must(scene != MAP_FAILED);
 	snprintf(crash_dir, sizeof(crash_dir), "%s/%d.%u", crash_base, (int)getpid(), number++);
+	/* Of its own: a sweep finds what another play has left beside its segment. */
+	snprintf(crash_segments, sizeof(crash_segments), "%s.shm", crash_dir);
+	must(mkdir(crash_segments, 0700) == 0);
 	crash_options = (struct scache_options){
 		.size = sizeof(crash_options),
 		.entries = 16,
@@ -288,7 +291,7 @@ void scene_begin(void)
 		.max_age_ns = SCACHE_UNLIMITED,
 		.max_bytes = SCACHE_UNLIMITED,
 		.min_free_percent = SCACHE_ZERO,
-		.segment_dir = crash_base,
+		.segment_dir = crash_segments,
 	};
 }
 
@@ -296,4 +299,5 @@ void scene_end(void)
 {
 	munmap(scene, sizeof(*scene));
 	nftw(crash_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	nftw(crash_segments, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }

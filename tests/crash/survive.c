@@ -280,7 +280,9 @@ static void expect_tidy(struct scache *cache, const struct op *op)
 	first = look(cache, op);
 	must_be(first.forgotten, 0);
 	must_be(scache_sweep(cache, NULL, &report), 0);
-	must_be(report.entries + report.orphans + report.unknown + report.reaped, 0);
+	must_be(report.entries + report.orphans + report.unknown + report.reaped + report.evicted +
+		report.segments, 0);
+	must_be(count_files(crash_segments, 1, false), 1);
 	second = look(cache, op);
 	must(memcmp(&first, &second, sizeof(first)) == 0);
 	stats = stats_of(cache);

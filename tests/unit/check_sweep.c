@@ -106,7 +106,7 @@ START_TEST(a_sweep_may_be_stricter_than_the_entries_but_not_laxer)
 	sweep(0, 3600 * NS_PER_SEC);
 	ck_assert(exists("young"));
 	sweep(0, SCACHE_ZERO);
-	ck_assert_str_eq(victims, "expired young;");
+	ck_assert_str_eq(victims, "too old young;");
 	ck_assert_uint_eq(count_blobs(), 0);
 }
 END_TEST
