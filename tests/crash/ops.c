@@ -326,43 +326,67 @@ static void leave_derelict(void)
 	must(futimens(fd, times) == 0 && close(fd) == 0);
 }
 
+static void leave_expired(struct scache *cache)
+{
+	const struct scache_acquire_options options = { .size = sizeof(options),
+							.max_age_ns = SCACHE_ZERO };
+	struct scache_writer *writer;
+
+	must_be(scache_acquire(cache, "old", 3, &options, NULL, &writer), 0);
+	must(writer != NULL);
+	put_all(writer, 5);
+}
+
+static void leave_file(void)
+{
+	char path[500];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/blobs/00", crash_dir);
+	must(mkdir(path, 0700) == 0 || errno == EEXIST);
+	snprintf(path, sizeof(path), "%s/blobs/00/%032d.%032d.1.1", crash_dir, 0, 0);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	must(fd >= 0 && close(fd) == 0);
+}
+
 /*
  * An entry that is too old, a file of nobody, a segment of no cache, and what a dead producer
  * leaves.
  */
 static void mate_litter(void)
 {
-	const struct scache_acquire_options options = { .size = sizeof(options),
-							.max_age_ns = SCACHE_ZERO };
 	struct scache *cache = open_cache();
-	struct scache_writer *writer;
-	char path[500];
-	int fd;
 
-	must_be(scache_acquire(cache, "old", 3, &options, NULL, &writer), 0);
-	must(writer != NULL);
-	put_all(writer, 5);
+	leave_expired(cache);
 	scache_close(cache);
-	snprintf(path, sizeof(path), "%s/blobs/00", crash_dir);
-	must(mkdir(path, 0700) == 0 || errno == EEXIST);
-	snprintf(path, sizeof(path),
-		 "%s/blobs/00/%032d.%032d.1.1", crash_dir, 0, 0);
-	fd = open(path, O_WRONLY | O_CREAT, 0400);
-	must(fd >= 0 && close(fd) == 0);
+	leave_file();
 	leave_derelict();
 	mate_dead();
 }
 
-/* The same, and another sweeper at the same time. */
+/* A sweeper that does not cease. */
 static void mate_sweep(void)
 {
-	struct scache *cache;
+	struct scache *cache = open_cache();
 
-	mate_litter();
-	cache = open_cache();
-	while (!scene->over) {
+	scene->mate_ready = 1;
+	while (!scene->over)
 		must_be(scache_sweep(cache, NULL, NULL), 0);
-		pause_briefly();
+	scache_close(cache);
+}
+
+/* Litter and sweep, beside that one. */
+static void run_sweeps(void)
+{
+	struct scache *cache = open_cache();
+
+	for (int i = 0; i < 10; i++) {
+		leave_file();
+		leave_derelict();
+		leave_expired(cache);
+		arm();
+		must_be(scache_sweep(cache, NULL, NULL), 0);
+		disarm();
 	}
 	scache_close(cache);
 }
@@ -464,7 +488,7 @@ const struct op ops[] = {
 	{ .name = "remove growing", .run = run_remove, .mate = mate_write },
 	{ .name = "repair", .run = run_repair, .mate = mate_dead, .flags = OP_QUIET },
 	{ .name = "sweep", .run = run_sweep, .mate = mate_litter, .flags = OP_QUIET },
-	{ .name = "sweep, two", .run = run_sweep, .mate = mate_sweep, .flags = OP_QUIET },
+	{ .name = "sweep, two", .run = run_sweeps, .mate = mate_sweep, .flags = OP_QUIET },
 	{ .name = "sweep, pinned", .run = run_sweep_pinned, .mate = mate_pinned,
 	  .flags = OP_QUIET },
 	{ .name = "limit", .run = run_limit, .prepare = prepare_former, .flags = OP_QUIET },
