@@ -142,6 +142,11 @@ void progress_show(struct progress *progress, uint64_t bytes, uint64_t all, cons
 	show(progress, bytes, all, source);
 }
 
+void progress_say(struct progress *progress, const char *line)
+{
+	draw(progress, line);
+}
+
 void progress_tick(struct progress *progress, struct scache_reader *reader, uint64_t bytes)
 {
 	struct scache_entry_info info = { .size = sizeof(info) };

@@ -254,6 +254,7 @@ void progress_tick(struct progress *progress, struct scache_reader *reader, uint
 /* The same for what has no one reader, if it is due; @all: SCACHE_UNLIMITED if not known. */
 int progress_is_due(struct progress *progress);
 void progress_show(struct progress *progress, uint64_t bytes, uint64_t all, const char *source);
+void progress_say(struct progress *progress, const char *line); /* what is not counted in bytes */
 void progress_clear(struct progress *progress); /* something else is printed */
 int progress_stderr(struct progress *progress, const void *data, size_t bytes);
 void progress_end(struct progress *progress);
