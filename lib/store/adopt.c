@@ -454,9 +454,3 @@ int adopt_file(struct store *store, const char *path, bool dry_run, const char *
 	free(former.footer);
 	return ret;
 }
-
-void adopt_is_over(struct store *store)
-{
-	for (uint32_t fan = 0; fan < SHM_FANS; fan++)
-		former_none(store, fan);
-}

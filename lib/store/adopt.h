@@ -53,7 +53,4 @@ int adopt_forget(struct store *store, const struct index_key *key);
  */
 int adopt_file(struct store *store, const char *path, bool dry_run, const char **ret_why);
 
-/* adopt_is_over - all files have been looked at, and none of a former segment is left. */
-void adopt_is_over(struct store *store);
-
 #endif

@@ -15,6 +15,7 @@
 #include "shm/derelict.h"
 #include "store/adopt.h"
 #include "store/evict.h"
+#include "store/former.h"
 #include "store/limits.h"
 #include "store/sweep.h"
 
@@ -121,7 +122,8 @@ struct clean {
 	uint64_t files; /* looked at */
 	bool dry_run;
 	bool strangers; /* peers of another segment live: spare their files */
-	bool is_left; /* some of a former segment could not be judged */
+	uint32_t fans; /* that have been looked at */
+	bool is_left; /* in the next one some of a former segment could not be judged */
 };
 
 static void tell(const struct clean *clean, const void *name, uint32_t name_bytes,
@@ -226,6 +228,21 @@ static bool judge_former(struct clean *clean, const struct clean_file *file, con
 	return ret == 0;
 }
 
+/*
+ * All before @fans have been looked through, and as all that there was of a former segment
+ * was there before ours, a miss need not look there any more: from now on, not from the
+ * end of a long sweep.
+ */
+static void pass_fans(struct clean *clean, uint32_t fans)
+{
+	for (; clean->fans < fans; clean->fans++) {
+		if (!clean->dry_run && !clean->is_left && !clean->strangers &&
+		    !adopt_is_theirs(clean->store))
+			former_none(clean->store, clean->fans);
+		clean->is_left = false;
+	}
+}
+
 /* Is it the file of an entry? The state names it before it is made, and after it is gone. */
 static bool has_entry(const struct segment *segment, struct entry_name name)
 {
@@ -245,6 +262,7 @@ static int judge_file(void *arg, const struct clean_file *file)
 
 	if (ret != 0)
 		return ret;
+	pass_fans(clean, file->fans);
 	clean->files++;
 	if (file->blob == NULL) {
 		clean->report->unknown++;
@@ -301,10 +319,10 @@ static int clean_store(struct clean *clean)
 		sweep_collect(store);
 	clean->strangers = adopt_is_theirs(store);
 	ret = clean_files(store, judge_file, clean);
-	if (ret == 0 && !clean->dry_run && !clean->strangers && !clean->is_left)
-		adopt_is_over(store);
-	if (ret == 0)
-		ret = go_on(clean, SHM_FANS);
+	if (ret != 0)
+		return ret;
+	pass_fans(clean, SHM_FANS);
+	ret = go_on(clean, SHM_FANS);
 	if (ret != 0)
 		return ret;
 	/* Now that all are known who take room. */
