@@ -128,7 +128,8 @@ static ssize_t put_in_place(struct scache_writer *writer, uint64_t at, size_t by
 	part = one_in(4) ? 1 + (ssize_t)below((uint64_t)room) : room;
 	memcpy(data, blob + at, (size_t)part);
 	room = CALL("commit", last_key, scache_commit(writer, (size_t)part));
-	if (limited && room < 0 && is_shortage((int)room))
+	/* Whose file fails waits for a ring, and while it does everybody may leave. */
+	if (limited && room < 0 && (room == -EPIPE || is_shortage((int)room)))
 		return room;
 	if (room != part)
 		finding("commit: %zd of %zd", room, part);
