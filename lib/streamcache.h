@@ -172,8 +172,9 @@ struct scache_options {
 	uint64_t max_entries;  /* default SCACHE_UNLIMITED: as many as there are slots */
 	uint64_t max_idle_ns;  /* a finished entry goes if nobody asked for it for so long; to
 				  an eighth of a second; default SCACHE_UNLIMITED */
-	uint64_t max_fill_ns;  /* a production that takes longer fails: -ECANCELED, with a
-				  message; default SCACHE_UNLIMITED */
+	uint64_t max_fill_ns;  /* a production that takes longer fails, when its producer next
+				  writes or waits: -ECANCELED, with a message. Until then
+				  newcomers have one of their own; default SCACHE_UNLIMITED */
 	uint64_t min_free_bytes;   /* of the file system, for others; default SCACHE_ZERO */
 	uint64_t min_free_percent; /* the same in percent of it, 1 .. 99; default 5; the greater
 				      of the two counts; SCACHE_ZERO */
@@ -289,6 +290,23 @@ SCACHE_API int scache_configure(struct scache *cache, const struct scache_option
 
 #define SCACHE_DIGEST_XXH128 1u
 
+/*
+ * What a writer does whose window (or, without a file, whose ring) was full for
+ * writer_stall_ns while none moved of the readers that it waits for: with the fastest
+ * reader as the pace any of them, otherwise the slowest. Who is yet to come, and that
+ * reader is waited for, has not moved either.
+ */
+enum scache_stall_policy {
+	SCACHE_STALL_WAIT = 0,  /* goes on waiting: it is counted and nothing else. Default */
+	SCACHE_STALL_ABORT = 1, /* production fails: its readers get what was written, then
+				   -ECANCELED, with a message */
+	/* Goes on without the window, as far as the limits allow it to be stored, until one of
+	   them moves. From the ring alone it gives up the slowest, one after the other: when
+	   these go on they get -ESTALE, for good, and one of scache_fetch() that has not begun
+	   another production; the others notice nothing. */
+	SCACHE_STALL_RUN = 2
+};
+
 struct scache_acquire_options {
 	size_t size;           /* sizeof(struct scache_acquire_options) */
 	uint32_t flags;        /* SCACHE_RUN_TO_END, _REFRESH, _PASS_THROUGH, _PACE_SLOWEST,
@@ -317,6 +335,15 @@ struct scache_acquire_options {
 	   found as finished. Not with SCACHE_RESUMABLE. */
 	uint32_t digest_type;  /* 0 none, SCACHE_DIGEST_XXH128 */
 	unsigned char digest[16]; /* as xxhsum -H2 prints it, in binary */
+	/* From here on: if this caller becomes the writer, also of a dead producer's entry. */
+	uint64_t writer_stall_ns; /* how long it bears that no reader that it waits for moves;
+				     0, SCACHE_UNLIMITED = for ever. Then: */
+	uint32_t stall_policy;    /* enum scache_stall_policy */
+	/* When all readers have left it goes on, beside SCACHE_RUN_TO_END, */
+	uint32_t finish_percent;  /* if so much of the declared size is written, 1 .. 100; 0: no */
+	uint64_t finish_bytes;    /* if at most so much of it is left to be written; 0: no */
+	uint64_t linger_ns;       /* for so long, within its window: who comes meanwhile goes on
+				     with it as if nothing had been. Otherwise -EPIPE */
 };
 
 /*
@@ -440,9 +467,12 @@ SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t 
  *            that it waits for was last used by this very thread: read first
  *  -ECANCELED  scache_writer_cancel() was called
  * and, for good (every later call returns the same):
- *  -EPIPE    all readers have left, or none has come and none can come any
- *            more (removed, or no file); never with SCACHE_RUN_TO_END
+ *  -EPIPE    all readers have left (see finish_percent, finish_bytes, linger_ns), or none
+ *            has come and none can come any more (removed, or no file); never with
+ *            SCACHE_RUN_TO_END
  *  -ERANGE   with these bytes it is more than was declared: none of them was taken
+ *  -ECANCELED  production has failed: it took longer than max_fill_ns, or its readers
+ *            did not move (SCACHE_STALL_ABORT)
  * A disk that is full or fails, or a limit, is no error: it goes on from the ring, as
  * its slowest reader reads, and is not kept. If there is no ring either it waits until
  * one is free or the disk has room, for as long as @timeout_ns says.
@@ -511,7 +541,8 @@ SCACHE_API int scache_writer_cancel(struct scache_writer *writer);
 /*
  * scache_writer_check - does anybody still listen? For producers that may be
  * silent for long: finds readers that were killed, too.
- * Returns 0, or -EPIPE (sticky, the entry has failed). Blocks: no.
+ * Returns 0; -EPIPE, or -ECANCELED as scache_write() (sticky, the entry has failed).
+ * Blocks: no.
  */
 SCACHE_API int scache_writer_check(struct scache_writer *writer);
 
@@ -569,7 +600,8 @@ SCACHE_API int scache_writer_close(struct scache_writer *writer);
  *  the -errno   the producer gave to scache_abort(); -ECANCELED if it just left
  *  -ERANGE      the producer has written more or less than it had declared
  *  -EBADMSG     the blob's file was damaged by a stranger; the entry is gone
- *  -ESTALE      this reader was stopped for so long that its entry was reused
+ *  -ESTALE      this reader was stopped for so long that its entry was reused, or that
+ *               its producer went on without it (SCACHE_STALL_RUN)
  * and, not for good, -ETIME after stall_timeout_ns without a byte; and, as long as nothing is there to be read, -ECANCELED after scache_cancel().
  * Blocks: for the producer. Threads: one per reader.
  * If you die inside: nobody else notices.
@@ -749,7 +781,8 @@ struct scache_entry_info {
 	int64_t producer_pid;    /* as the producer sees itself; 0 if it has ended */
 	uint64_t bytes;          /* published */
 	uint64_t stored_bytes;   /* of these in the file; never more */
-	uint64_t window_bytes;   /* SCACHE_ZERO, SCACHE_UNLIMITED or a size */
+	uint64_t window_bytes;   /* SCACHE_ZERO, SCACHE_UNLIMITED or a size: less than was
+				    asked for, down to 256 KiB, where space is short */
 	uint64_t age_ns;         /* since completion, or since creation if growing */
 	uint64_t expires_in_ns;  /* 0 expired; SCACHE_UNLIMITED never or not yet set */
 	uint64_t declared_bytes; /* what `bytes` will be if production succeeds;
@@ -801,7 +834,7 @@ struct scache_stats {
 				 SCACHE_UNLIMITED */
 	uint64_t evicted;     /* ever: entries that went to keep a limit */
 	uint64_t not_retained; /* ever: productions not stored on account of min_occurrences */
-	uint64_t overdue;     /* ever: productions that took longer than max_fill_ns */
+	uint64_t overdue;     /* ever: productions that failed for they took longer than max_fill_ns */
 	uint64_t stalled;     /* ever: writers whose readers did not move for their stall time */
 	uint64_t blocked_ns;  /* ever: writers waited for readers, in all */
 	uint64_t emergencies; /* ever: productions that had no ring and got one of those kept

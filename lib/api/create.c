@@ -91,6 +91,7 @@ static enum round open_pair(struct request *rq, struct entry_name name, struct s
 {
 	struct store *store = rq->store;
 
+	pace_accept(rq->writer, &rq->terms);
 	rq->writer->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->writer->open_streams, 1);
 	store_get(store);

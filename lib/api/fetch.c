@@ -67,6 +67,7 @@ static int serve_privately(struct request *rq)
 	ret = private_open(ring_bytes, &draft, &rq->reader, &rq->writer);
 	if (ret < 0)
 		return ret;
+	pace_accept(rq->writer, &rq->terms);
 	rq->reader->open_streams = rq->writer->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->reader->open_streams, 2);
 	if (!rq->has_digest || digest_expect(rq->writer, rq->digest) == 0)
@@ -124,21 +125,21 @@ static int take(struct fetch *fetch, struct request *rq, bool privately)
 	return request_done(rq, ret);
 }
 
-/* For stream/reader.c: the producer was killed before the reader's first byte, or is silent. */
-static int retake(struct reader_origin *origin, bool privately, struct scache_reader **ret_reader)
+/* For stream/restart.c: the producer was killed before the reader's first byte, say. */
+static int retake(struct reader_origin *origin, enum retake why, struct scache_reader **ret_reader)
 {
 	struct fetch *fetch = (struct fetch *)origin;
 	struct request rq;
 	UNCANCELLED;
 	int ret;
 
-	/* The silent one may be our own: a callback is not run twice at a time. */
-	if (fetch->retakes >= RETAKES_MAX || (privately && fetch->created))
+	/* One that is not dead may be our own: a callback is not run twice at a time. */
+	if (fetch->retakes >= RETAKES_MAX || (why != RETAKE_DEAD && fetch->created))
 		return -EOWNERDEAD;
 	fetch->retakes++;
 	/* That it was lost is not what the caller wanted refreshed. */
 	fetch->options.flags &= ~SCACHE_REFRESH;
-	ret = take(fetch, &rq, privately);
+	ret = take(fetch, &rq, why == RETAKE_SILENT);
 	if (ret == 0)
 		*ret_reader = rq.reader;
 	return ret;
@@ -150,6 +151,7 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 {
 	struct fetch *fetch = (struct fetch *)origin;
 	struct scache_writer *writer;
+	struct writer_terms terms;
 	struct job *job;
 	UNCANCELLED;
 	uint32_t level;
@@ -163,6 +165,8 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 	if (ret < 0)
 		return ret;
 	fetch->takeovers++;
+	request_terms(&fetch->options, &terms);
+	pace_accept(writer, &terms);
 	writer->open_streams = &fetch->cache->job_streams;
 	atomic_fetch_add(writer->open_streams, 1);
 	store_get(store);

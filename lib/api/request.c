@@ -145,9 +145,10 @@ static enum round find_and_attach(struct request *rq, uint64_t *ret_head)
 		drop_stale(rq, name);
 		return rq->create ? ROUND_AGAIN : ROUND_MISS;
 	}
-	/* A dead producer's entry serves nobody who has not begun with it. */
+	/* A dead producer's entry, or one that takes too long, serves nobody who has not begun. */
 	if (state_is_growing(state) &&
-	    (repair_producer(store->peer, name) || state_is_adopting(state))) {
+	    (repair_producer(store->peer, name) || state_is_adopting(state) ||
+	     sweep_hide_overdue(store, name))) {
 		if (attached)
 			detach(rq, name);
 		if (state_is_adopting(state))
@@ -219,6 +220,20 @@ static int take_cell(struct request *rq)
 	return ret;
 }
 
+void request_terms(const struct scache_acquire_options *options, struct writer_terms *ret_terms)
+{
+	uint64_t stall_ns = options->writer_stall_ns;
+
+	*ret_terms = (struct writer_terms){
+		.window_bytes = options->window_bytes,
+		.stall_ns = stall_ns == 0 ? UINT64_MAX : stall_ns == SCACHE_ZERO ? 0 : stall_ns,
+		.stall_policy = options->stall_policy,
+		.finish_percent = options->finish_percent,
+		.finish_bytes = options->finish_bytes,
+		.linger_ns = options->linger_ns == SCACHE_ZERO ? 0 : options->linger_ns,
+	};
+}
+
 int request_start(struct request *rq, struct scache *cache, const void *key, size_t key_bytes,
 		  const struct scache_acquire_options *options)
 {
@@ -235,6 +250,8 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	/* Nobody can have seen what a dead producer has published. */
 	if (o.digest_type > SCACHE_DIGEST_XXH128 ||
 	    (o.digest_type != 0 && o.flags & SCACHE_RESUMABLE))
+		return -EINVAL;
+	if (o.stall_policy > SCACHE_STALL_RUN || o.finish_percent > 100)
 		return -EINVAL;
 	if (o.flags & ~ACQUIRE_FLAGS || o.reserved != 0 || o.compression > SCACHE_AUTO ||
 	    o.level > FRAME_LEVEL_MAX ||
@@ -256,6 +273,7 @@ int request_start(struct request *rq, struct scache *cache, const void *key, siz
 	rq->window_bytes = o.window_bytes;
 	rq->declared_bytes = o.declared_bytes;
 	rq->stall_ns = o.stall_timeout_ns;
+	request_terms(&o, &rq->terms);
 	rq->started_ns = clock_shared_ns();
 	rq->cell = CURSOR_NONE;
 	return 0;

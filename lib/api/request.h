@@ -8,6 +8,7 @@
 
 #include "api/cache.h"
 #include "index/index.h"
+#include "stream/pace.h"
 
 struct request {
 	struct scache *cache;
@@ -23,6 +24,7 @@ struct request {
 	uint64_t window_bytes; /* 0: the cache's */
 	uint64_t declared_bytes; /* 0: not known */
 	uint64_t stall_ns;     /* 0: for ever */
+	struct writer_terms terms; /* of the writer, if there will be one */
 	uint64_t started_ns;
 	uint32_t cell; /* a cursor, taken and not attached */
 	/* What came of it. */
@@ -55,6 +57,9 @@ int request_done(struct request *rq, int ret);
 
 /* request_setting - of the cache, or what a new one would have. */
 uint64_t request_setting(const struct request *rq, enum shm_setting setting);
+
+/* request_terms - what @options say of the writer of whoever has given them. */
+void request_terms(const struct scache_acquire_options *options, struct writer_terms *ret_terms);
 
 /* request_draft - what an entry made for it looks like. */
 void request_draft(const struct request *rq, struct entry_draft *ret_draft);

@@ -183,6 +183,12 @@ bool cursor_is_attached(const struct segment *segment, uint32_t cell, struct ent
 void cursor_survey(const struct segment *segment, struct entry_name name,
 		   struct cursor_survey *ret_survey)
 {
+	cursor_survey_from(segment, name, 0, ret_survey);
+}
+
+void cursor_survey_from(const struct segment *segment, struct entry_name name, uint64_t from,
+			struct cursor_survey *ret_survey)
+{
 	struct cursor_survey s = { .fastest_cell = CURSOR_NONE, .slowest = UINT64_MAX };
 	uint64_t wanted = name_word(name);
 	uint32_t block, i;
@@ -198,8 +204,9 @@ void cursor_survey(const struct segment *segment, struct entry_name name,
 				continue;
 			position = shm_load(&cursor->position);
 			/* Still its own: a cell may have changed hands in between. */
-			if (shm_load(&cursor->name) != wanted)
+			if (shm_load(&cursor->name) != wanted || position < from)
 				continue;
+			s.sum += position;
 			if (s.count++ == 0 || position > s.fastest) {
 				s.fastest = position;
 				s.fastest_cell = block * SHM_BLOCK_CURSORS + i;

@@ -71,10 +71,15 @@ struct cursor_survey {
 	uint32_t count;
 	uint32_t fastest_cell; /* of the largest position; CURSOR_NONE if count is 0 */
 	uint64_t slowest, fastest;
+	uint64_t sum; /* of all positions: has anybody moved? */
 };
 
 void cursor_survey(const struct segment *segment, struct entry_name name,
 		   struct cursor_survey *ret_survey);
+
+/* cursor_survey_from - the same of those at @from and further on. */
+void cursor_survey_from(const struct segment *segment, struct entry_name name, uint64_t from,
+			struct cursor_survey *ret_survey);
 
 /* cursor_is_attached - does @cell name the entry now? */
 bool cursor_is_attached(const struct segment *segment, uint32_t cell, struct entry_name name);

@@ -249,6 +249,15 @@ bool entry_take_for_sweep(struct peer *peer, struct entry_name name, uint64_t wo
 /* entry_free - SWEEPING(us) -> FREE of the next generation. */
 void entry_free(struct peer *peer, struct entry_name name);
 
+/* entry_is_overdue - is it produced for longer than the cache allows? */
+static inline bool entry_is_overdue(const struct segment *segment, uint32_t idx, uint64_t now_ns)
+{
+	uint64_t most_ns = segment_setting(segment, SETTING_MAX_FILL_NS);
+
+	return unlikely(most_ns != UINT64_MAX) &&
+	       clock_age_ns(shm_load_relaxed(&entry_at(segment, idx)->created_ns), now_ns) >= most_ns;
+}
+
 /* entry_key_is - compare with @key_bytes bytes. The caller re-checks the state. */
 bool entry_key_is(const struct shm_entry *entry, const void *key, uint32_t key_bytes);
 

@@ -151,6 +151,29 @@ bool sweep_expire(struct store *store, struct entry_name name)
 	return true;
 }
 
+bool sweep_hide_overdue(struct store *store, struct entry_name name)
+{
+	if (likely(!entry_is_overdue(store->segment, name.idx, clock_shared_ns())))
+		return false;
+	entry_hide(store->segment, name, ENTRY_FILLING);
+	return true;
+}
+
+/* Once hidden it is its producer's affair. */
+static bool may_be_overdue(const struct store *store, uint32_t idx, uint64_t word, uint64_t now_ns,
+			   uint64_t *next_ns)
+{
+	uint64_t most_ns = segment_setting(store->segment, SETTING_MAX_FILL_NS), due_ns;
+
+	if (most_ns == UINT64_MAX || state_is_hidden(word) || state_is_adopting(word))
+		return false;
+	if (entry_is_overdue(store->segment, idx, now_ns))
+		return true;
+	due_ns = shm_load_relaxed(&entry_at(store->segment, idx)->created_ns);
+	*next_ns = min_u64(*next_ns, add_saturated_u64(due_ns, most_ns));
+	return false;
+}
+
 /* Is there something to do about this entry? If not yet, when? */
 static bool is_due(const struct store *store, uint32_t idx, uint64_t word, uint64_t now_ns,
 		   uint64_t *next_ns)
@@ -163,7 +186,10 @@ static bool is_due(const struct store *store, uint32_t idx, uint64_t word, uint6
 	if (state_of(word) == ENTRY_ORPHAN)
 		*next_ns = min_u64(*next_ns, now_ns + RETRY_NS);
 	if (state_of(word) == ENTRY_ORPHAN)
-		return orphan_is_forsaken(word, now_ns);
+		return orphan_is_forsaken(word, now_ns) ||
+		       entry_is_overdue(store->segment, idx, now_ns);
+	if (state_of(word) == ENTRY_FILLING)
+		return may_be_overdue(store, idx, word, now_ns, next_ns);
 	if (state_of(word) != ENTRY_SEALED)
 		return false;
 	due_ns = sweep_due_ns(store, name, shm_load_relaxed(&store->segment->expires[idx]));
@@ -200,8 +226,8 @@ static uint32_t sweep_pass(struct store *store, uint32_t limit, uint32_t enough)
 		tried++;
 		if (state_of(word) == ENTRY_SEALED && !state_is_hidden(word))
 			sweep_expire(store, name);
-		if (state_of(word) == ENTRY_ORPHAN)
-			repair_producer(store->peer, name);
+		if (state_is_growing(word) && !repair_producer(store->peer, name))
+			sweep_hide_overdue(store, name);
 		if (collect(store, name))
 			removed++;
 		else

@@ -43,6 +43,12 @@ void sweep_note_expiry(struct store *store, uint64_t expires_ns);
 /* sweep_due_ns - when a finished entry that @expires_ns is to go, if nobody asks for it. */
 uint64_t sweep_due_ns(const struct store *store, struct entry_name name, uint64_t expires_ns);
 
+/*
+ * sweep_hide_overdue - a production that takes longer than the cache allows: its door is
+ * closed. False: it is none.
+ */
+bool sweep_hide_overdue(struct store *store, struct entry_name name);
+
 /* sweep_change_age - entries that had the cache's greatest age have the new one. */
 void sweep_change_age(struct store *store, uint64_t from_ns, uint64_t to_ns);
 

@@ -250,11 +250,29 @@ static ssize_t copy_some(struct scache_reader *reader, int fd, uint64_t written,
 	if (source.data == NULL)
 		return -ENOMEM;
 	bytes = (size_t)min_u64(bytes, min_u64(BOUNCE_BYTES, written - reader->position));
-	done = reader_had(reader, copy_out(reader, reader->position, reader->bounce, bytes));
+	done = copy_out(reader, reader->position, reader->bounce, bytes);
 	if (done > 0)
 		done = (ssize_t)put_out(reader, fd, &source, (size_t)done, timeout_ns, deadline_ns,
 					ret_error);
 	return done;
+}
+
+/* As reader_ready(), with an eye on @fd; *ret_error is of it. */
+static int await_bytes(struct scache_reader *reader, int fd, int64_t timeout_ns,
+		       int64_t deadline_ns, uint64_t *ret_written, int *ret_error)
+{
+	int ret;
+
+	for (;;) {
+		ret = reader_ready(reader, short_wait_ns(timeout_ns, deadline_ns), ret_written);
+		if (ret != -ETIMEDOUT)
+			return ret;
+		if (look_at(fd, 0, 0) & (POLLERR | POLLHUP))
+			return *ret_error = -EPIPE;
+		ret = time_is_over(timeout_ns, deadline_ns);
+		if (ret < 0)
+			return ret;
+	}
 }
 
 /* One piece. The bytes, 0 at the end of the entry, -errno; *ret_error is of @fd. */
@@ -264,23 +282,18 @@ static ssize_t read_some(struct scache_reader *reader, int fd, size_t bytes, int
 	uint64_t written;
 	ssize_t done;
 
-	for (;;) {
-		done = reader_ready(reader, short_wait_ns(timeout_ns, deadline_ns), &written);
-		if (done != -ETIMEDOUT)
-			break;
-		if (look_at(fd, 0, 0) & (POLLERR | POLLHUP))
-			return *ret_error = -EPIPE;
-		done = time_is_over(timeout_ns, deadline_ns);
-		if (done < 0)
-			break;
-	}
-	if (done <= 0)
-		return done;
-	done = (ssize_t)send_some(reader, fd, written, bytes, timeout_ns, deadline_ns, ret_error);
-	if (done == 0 && *ret_error == 0)
-		done = copy_some(reader, fd, written, bytes, timeout_ns, deadline_ns, ret_error);
+	do {
+		done = await_bytes(reader, fd, timeout_ns, deadline_ns, &written, ret_error);
+		if (done <= 0)
+			return done;
+		done = (ssize_t)send_some(reader, fd, written, bytes, timeout_ns, deadline_ns,
+					  ret_error);
+		if (done == 0 && *ret_error == 0)
+			done = copy_some(reader, fd, written, bytes, timeout_ns, deadline_ns,
+					 ret_error);
+	} while (unlikely(done == -ENODATA) && reader_begins_elsewhere(reader));
 	if (done < 0)
-		return done;
+		return reader_had(reader, done);
 	reader_had(reader, done);
 	reader_advance(reader, reader->bounce, (size_t)done);
 	return done > 0 ? done : *ret_error;

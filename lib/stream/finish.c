@@ -137,6 +137,9 @@ int scache_finish(struct scache_writer *writer)
 
 	if (ret < 0)
 		return ret;
+	ret = overdue_look(writer);
+	if (ret < 0)
+		return ret;
 	if (unlikely(digest_differs(writer)))
 		return writer_fail(writer, -EBADMSG);
 	if (writer->declared_bytes != UINT64_MAX && writer->written != writer->declared_bytes)

@@ -9,6 +9,8 @@
  * With a file the fastest reader sets the pace, unless the writer was told
  * otherwise: the others find everything in the file. Without one it is the
  * slowest: the ring is all there is.
+ *
+ * The window in force stands in the entry alone: see window.c.
  */
 #include <errno.h>
 
@@ -31,9 +33,19 @@ void pace_look_after_readers(struct scache_writer *writer)
 	shm_store(&writer->entry->attention, 1);
 }
 
+/* All but those that were given up: their bytes are gone, and nothing keeps them. */
+static void survey_attached(const struct scache_writer *writer, struct cursor_survey *ret_survey)
+{
+	uint64_t from = 0;
+
+	if (writer->ring_only && writer->ring != NULL)
+		from = shm_load_relaxed(&writer->entry->floor);
+	cursor_survey_from(writer->store->segment, writer->name,
+			   from > writer->flushed ? from : 0, ret_survey);
+}
+
 bool pace_is_abandoned(struct scache_writer *writer)
 {
-	struct segment *segment = writer->store->segment;
 	struct cursor_survey survey;
 
 	if (writer->run_to_end)
@@ -41,12 +53,17 @@ bool pace_is_abandoned(struct scache_writer *writer)
 	/* Nobody yet is not nobody any more, unless the door is closed already. */
 	if (shm_load(&writer->entry->had_reader) == 0 && !state_is_hidden(shm_load(writer->state)))
 		return false;
-	cursor_survey(segment, writer->name, &survey);
-	if (survey.count > 0)
+	survey_attached(writer, &survey);
+	if (survey.count > 0) {
+		writer->left_since_ns = 0;
+		return false;
+	}
+	if (leave_is_borne(writer))
 		return false;
 	/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
-	entry_hide(segment, writer->name, ENTRY_FILLING);
-	cursor_survey(segment, writer->name, &survey);
+	entry_hide(writer->store->segment, writer->name, ENTRY_FILLING);
+	survey_attached(writer, &survey);
+	writer->left_since_ns = 0;
 	/* If somebody slipped in, we go on for them; newcomers start afresh. */
 	return survey.count == 0;
 }
@@ -55,31 +72,34 @@ bool pace_is_abandoned(struct scache_writer *writer)
 static uint64_t window_room(const struct scache_writer *writer)
 {
 	uint64_t ahead = writer->written - min_u64(writer->pace, writer->written);
+	uint64_t window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
 
-	if (writer->window_bytes == UINT64_MAX)
+	if (window_bytes == UINT64_MAX)
 		return UINT64_MAX;
 	/* Lock step: whatever one call brings, once everything before it has been read. */
-	if (writer->window_bytes == 0)
+	if (window_bytes == 0)
 		return ahead == 0 || writer->mid_call ? UINT64_MAX : 0;
-	return ahead < writer->window_bytes ? writer->window_bytes - ahead : 0;
+	return ahead < window_bytes ? window_bytes - ahead : 0;
 }
 
 /* Ask all cursors. Nobody: as if there were one at the start, or, if told to go on, at the end. */
-static void survey_readers(struct scache_writer *writer, struct cursor_survey *survey)
+void pace_survey(struct scache_writer *writer, struct cursor_survey *survey)
 {
 	uint64_t nobody = writer->run_to_end ? writer->written : 0, pace;
 
-	cursor_survey(writer->store->segment, writer->name, survey);
+	survey_attached(writer, survey);
 	writer->readers = survey->count;
 	if (survey->count == 0)
 		survey->slowest = survey->fastest = nobody;
+	writer->stall.sum = survey->sum;
+	writer->stall.slowest = survey->slowest;
 	pace = writer->pace_slowest ? survey->slowest : survey->fastest;
 	writer->pace = min_u64(pace, writer->written);
 	writer->pace_cell = writer->pace_slowest ? CURSOR_NONE : survey->fastest_cell;
 }
 
-/* How many bytes the ring takes before it loses one that a reader lacks. As last seen. */
-static uint64_t ring_room(const struct scache_writer *writer)
+/* As last seen. */
+uint64_t pace_ring_room(const struct scache_writer *writer)
 {
 	uint64_t kept;
 
@@ -88,6 +108,16 @@ static uint64_t ring_room(const struct scache_writer *writer)
 		return writer->ring_bytes - writer->written;
 	kept = writer->written - max_u64(writer->flushed, min_u64(writer->slowest, writer->written));
 	return writer->ring_bytes - min_u64(kept, writer->ring_bytes);
+}
+
+void pace_close_door(struct scache_writer *writer, struct cursor_survey *ret_survey)
+{
+	/* STEP ring-full: whoever comes now finds byte 0 yet. Die here: nothing has changed. */
+	STEP("ring-full");
+	/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
+	entry_hide(writer->store->segment, writer->name, ENTRY_FILLING);
+	writer->door_closed = true;
+	pace_survey(writer, ret_survey);
 }
 
 /*
@@ -99,34 +129,25 @@ static uint64_t room_without_file(struct scache_writer *writer)
 {
 	struct cursor_survey survey;
 
-	if (ring_room(writer) == 0 || window_room(writer) == 0) {
-		survey_readers(writer, &survey);
-		if (!writer->door_closed && ring_room(writer) == 0 && survey.slowest > 0) {
-			/* STEP ring-full: whoever comes now finds byte 0 yet. Die here: nothing has changed. */
-			STEP("ring-full");
-			/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
-			entry_hide(writer->store->segment, writer->name, ENTRY_FILLING);
-			writer->door_closed = true;
-			survey_readers(writer, &survey);
-		}
+	if (pace_ring_room(writer) == 0 || window_room(writer) == 0) {
+		pace_survey(writer, &survey);
+		if (!writer->door_closed && pace_ring_room(writer) == 0 && survey.slowest > 0)
+			pace_close_door(writer, &survey);
 		writer->slowest = survey.count > 0 ? survey.slowest : UINT64_MAX;
 		if (writer->door_closed)
 			writer_punch(writer);
 	}
-	writer->ring_is_full = ring_room(writer) == 0;
-	return min_u64(ring_room(writer), window_room(writer));
+	writer->ring_is_full = pace_ring_room(writer) == 0;
+	return min_u64(pace_ring_room(writer), window_room(writer));
 }
 
 /* The fastest reader's cell is asked first, everybody only if that does not help. */
-uint64_t pace_room(struct scache_writer *writer)
+static uint64_t room_with_file(struct scache_writer *writer)
 {
 	struct segment *segment = writer->store->segment;
+	uint64_t bytes = window_room(writer);
 	struct cursor_survey survey;
-	uint64_t bytes;
 
-	if (writer->ring_only)
-		return room_without_file(writer);
-	bytes = window_room(writer);
 	if (bytes == 0 && writer->pace_cell != CURSOR_NONE) {
 		const struct shm_cursor *cursor = cursor_at(segment, writer->pace_cell);
 		uint64_t position = shm_load((shm_u64 *)&cursor->position);
@@ -137,10 +158,17 @@ uint64_t pace_room(struct scache_writer *writer)
 		bytes = window_room(writer);
 	}
 	if (bytes == 0) {
-		survey_readers(writer, &survey);
+		pace_survey(writer, &survey);
 		bytes = window_room(writer);
 	}
 	return bytes;
+}
+
+uint64_t pace_room(struct scache_writer *writer)
+{
+	uint64_t bytes = writer->ring_only ? room_without_file(writer) : room_with_file(writer);
+
+	return likely(writer->stall.since_ns == 0) ? bytes : stall_room(writer, bytes);
 }
 
 /*
@@ -150,7 +178,8 @@ uint64_t pace_room(struct scache_writer *writer)
  */
 static uint64_t wanted_position(const struct scache_writer *writer)
 {
-	uint64_t limit = writer->ring_is_full ? writer->ring_bytes : writer->window_bytes;
+	uint64_t window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
+	uint64_t limit = writer->ring_is_full ? writer->ring_bytes : window_bytes;
 	uint64_t held = writer->written - min_u64(writer->written, limit);
 
 	/* More than where that reader is now, or it would not cross it. */
@@ -174,11 +203,25 @@ static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
 	       survey.slowest;
 }
 
+void pace_accept(struct scache_writer *writer, const struct writer_terms *terms)
+{
+	writer->terms = *terms;
+	/* Another's entry: the window there is that one's, as space was then. */
+	if (!writer->taken_over)
+		return;
+	writer->asked_bytes = terms->window_bytes == SCACHE_ZERO ? 0 :
+			      terms->window_bytes != 0 ? terms->window_bytes :
+				      segment_setting(writer->store->segment, SETTING_WINDOW_BYTES);
+	shm_store_relaxed(&writer->entry->window_bytes, writer->asked_bytes);
+}
+
 int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns)
 {
 	struct shm_entry *entry = writer->entry;
 	struct peer *peer = writer->store->peer;
+	int64_t slept_at_ns;
 	uint32_t event;
+	int ret;
 
 	shm_store(&entry->need, wanted_position(writer));
 	/* STEP need-set: readers know where to wake us. Die here: the reaper fails the entry. */
@@ -189,10 +232,13 @@ int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_n
 		return 0;
 	if (atomic_load(&writer->cancelled))
 		return -ECANCELED;
-	if (clock_own_ns() >= deadline_ns)
+	slept_at_ns = clock_own_ns();
+	if (slept_at_ns >= deadline_ns)
 		return -ETIMEDOUT;
 	peer_count(peer, STAT_WAITS, 1);
-	if (wait_park(&entry->writer_event, event, deadline_ns) == 0)
+	ret = wait_park(&entry->writer_event, event, deadline_ns);
+	peer_count(peer, STAT_BLOCKED_NS, (uint64_t)(clock_own_ns() - slept_at_ns));
+	if (ret == 0)
 		return 0;
 	/* A tick: those who hold us back may be dead, or we may be them ourselves. */
 	pace_look_after_readers(writer);

@@ -105,16 +105,18 @@ ssize_t scache_peek(struct scache_reader *reader, const void **ret_data, size_t 
 
 	if (done < 0 || bytes == 0)
 		return done;
-	done = reader_ready(reader, timeout_ns, &written);
-	if (done <= 0)
-		return done;
-	done = (ssize_t)see_file(reader, written, bytes, &data);
-	if (done > 0 && unlikely(!reader_is_still_there(reader)))
-		done = -ESTALE;
-	else if (done > 0)
-		reader->stats[STAT_READS_FILE]++;
-	else
-		done = see_copy(reader, written, bytes, &data);
+	do {
+		done = reader_ready(reader, timeout_ns, &written);
+		if (done <= 0)
+			return done;
+		done = (ssize_t)see_file(reader, written, bytes, &data);
+		if (done > 0 && unlikely(!reader_is_still_there(reader)))
+			done = -ESTALE;
+		else if (done > 0)
+			reader->stats[STAT_READS_FILE]++;
+		else
+			done = see_copy(reader, written, bytes, &data);
+	} while (unlikely(done == -ENODATA) && reader_begins_elsewhere(reader));
 	done = reader_had(reader, done);
 	if (done < 0)
 		return done;

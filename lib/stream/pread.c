@@ -71,6 +71,8 @@ ssize_t scache_pread(struct scache_reader *reader, void *ret_data, size_t bytes,
 		if (written > offset && !replay_is_behind(reader)) {
 			done = copy_out(reader, offset, ret_data,
 					(size_t)min_u64(bytes, written - offset));
+			if (done == -ENODATA && reader_begins_elsewhere(reader))
+				continue;
 			reader->has_begun |= done > 0;
 			reader_count_read(reader);
 			return done;

@@ -50,6 +50,8 @@ static struct private_stream *make(uint64_t ring_bytes)
 		free(stream);
 		return NULL;
 	}
+	/* No cache limits it. */
+	shm_store(&segment->header->settings[SETTING_MAX_FILL_NS], UINT64_MAX);
 	stream->peer.segment = segment;
 	stream->peer.shared = &segment->peers[0];
 	stream->peer.lock_fd = -1;

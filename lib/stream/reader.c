@@ -369,12 +369,17 @@ ssize_t reader_had(struct scache_reader *reader, ssize_t done)
 ssize_t reader_next(struct scache_reader *reader, void *data, size_t bytes, int64_t timeout_ns)
 {
 	uint64_t written;
-	int ret = reader_ready(reader, timeout_ns, &written);
+	ssize_t done;
+	int ret;
 
-	if (ret <= 0)
-		return ret;
-	return reader_had(reader, copy_out(reader, reader->position, data,
-					   (size_t)min_u64(bytes, written - reader->position)));
+	do {
+		ret = reader_ready(reader, timeout_ns, &written);
+		if (ret <= 0)
+			return ret;
+		done = copy_out(reader, reader->position, data,
+				(size_t)min_u64(bytes, written - reader->position));
+	} while (unlikely(done == -ENODATA) && reader_begins_elsewhere(reader));
+	return reader_had(reader, done);
 }
 
 ssize_t scache_read(struct scache_reader *reader, void *ret_data, size_t bytes, int64_t timeout_ns)

@@ -13,13 +13,13 @@
  * The producer was killed, or is silent, before this reader had a byte: begin
  * again where it came from, with another entry in this handle.
  */
-static int start_over(struct scache_reader *reader, bool privately)
+static int start_over(struct scache_reader *reader, enum retake why)
 {
 	const size_t from = offsetof(struct scache_reader, store);
 	/* Where its caller has sought to; but a replay begins at 0. */
 	uint64_t position = reader->replay == NULL ? reader->position : 0;
 	struct scache_reader *fresh, other;
-	int ret = reader->origin->retake(reader->origin, privately, &fresh);
+	int ret = reader->origin->retake(reader->origin, why, &fresh);
 
 	if (ret < 0)
 		return ret;
@@ -49,7 +49,15 @@ bool reader_starts_over(struct scache_reader *reader, uint64_t state)
 		return true;
 	return unlikely(reader->origin != NULL) && (!reader->has_begun || reader->replay != NULL) &&
 	       state_gen(state) == reader->name.gen && state_is_death(state) &&
-	       start_over(reader, false) == 0;
+	       start_over(reader, RETAKE_DEAD) == 0;
+}
+
+/* The writer has gone on without it, or has lost what was to be its first byte. */
+bool reader_begins_elsewhere(struct scache_reader *reader)
+{
+	return reader->origin != NULL && !reader->has_sought &&
+	       (!reader->has_begun || reader->replay != NULL) && reader_is_still_there(reader) &&
+	       start_over(reader, RETAKE_GONE_ON) == 0;
 }
 
 /*
@@ -66,7 +74,7 @@ int reader_bear_silence(struct scache_reader *reader)
 		return 0;
 	reader->silent_since_ns = 0;
 	if (reader->origin == NULL || (reader->has_begun && reader->replay == NULL) ||
-	    start_over(reader, true) < 0)
+	    start_over(reader, RETAKE_SILENT) < 0)
 		return -ETIME;
 	reader->stall_ns = 0; /* our own may take all the time it likes */
 	return 0;

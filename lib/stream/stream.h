@@ -24,6 +24,8 @@
  *	file.c	   its very file	digest.c   what it must be
  *	pread.c	   from anywhere, seek	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
+ *	stall.c	   readers that stay	leave.c	   and that have left
+ *	window.c   where space is short	overdue.c  what takes too long
  *	private.c  a pair of streams that no cache holds
  *	restart.c  what a reader does about a dead or silent producer
  *	takeover.c a dead producer's work, gone on with
@@ -40,6 +42,7 @@
 #include "store/opened.h"
 #include "store/scrub.h"
 #include "store/sums.h"
+#include "stream/pace.h"
 #include "streamcache.h"
 
 #define BOUNCE_BYTES (256u << 10)
@@ -57,11 +60,18 @@ struct stream_pair {
 	struct private_stream *private_stream; /* what both live in if no cache holds them */
 };
 
+/* What a fetched reader has lost its producer to. */
+enum retake {
+	RETAKE_DEAD,
+	RETAKE_SILENT,
+	RETAKE_GONE_ON, /* without this reader */
+};
+
 /* Where a fetched reader came from: it goes back there if its producer is killed
  * before its first byte. */
 struct reader_origin {
-	/* 0 with another reader at byte 0, of an entry or (@privately) of ours alone; or -errno. */
-	int (*retake)(struct reader_origin *origin, bool privately,
+	/* 0 with another reader at byte 0, of an entry or (of a silent one) of ours alone; or -errno. */
+	int (*retake)(struct reader_origin *origin, enum retake why,
 		      struct scache_reader **ret_reader);
 	/* Of an orphan, as @state says: 0 if ours produces it now, or -errno. */
 	int (*take_over)(struct reader_origin *origin, struct store *store, struct entry_name name,
@@ -122,7 +132,10 @@ struct scache_writer {
 	uint64_t written, flushed; /* as published; we are their only writer */
 	uint64_t pace, slowest;	   /* as of the last survey, */
 	uint32_t readers;	   /* and how many there were */
-	uint64_t window_bytes;
+	struct writer_terms terms;
+	uint64_t asked_bytes; /* of window; what is in force stands in the entry */
+	struct stall stall;
+	int64_t left_since_ns; /* all have, and it lingers; 0: no */
 	uint64_t declared_bytes; /* UINT64_MAX: not known */
 	uint64_t checked_at; /* bytes written when dead readers were last looked for */
 	uint64_t bytes_counted;
@@ -360,6 +373,10 @@ void reader_go_to(struct scache_reader *reader, uint64_t offset);
  */
 int reader_bear_silence(struct scache_reader *reader);
 
+/* reader_begins_elsewhere - a fetched one whose next byte is gone: true if another production
+ * serves it, before the first byte or from where it is. */
+bool reader_begins_elsewhere(struct scache_reader *reader);
+
 /* reader_starts_over - a fetched one whose producer was killed, as @state says: true if
  * another goes on with this entry, or, before the first byte, with another entry. */
 bool reader_starts_over(struct scache_reader *reader, uint64_t state);
@@ -448,23 +465,7 @@ int reader_scrub(struct scache_reader *reader, scrub_pace *pace, void *arg);
 ssize_t reader_to_fd(struct scache_reader *reader, int fd, size_t bytes, int64_t timeout_ns,
 		     int *ret_error);
 
-/* ----------------------------------------------------------------- pace.c */
-
-/* pace_room - bytes that may be written now; 0 = wait. */
-uint64_t pace_room(struct scache_writer *writer);
-
-/*
- * pace_wait - sleep until a reader has moved (unless the writer is stranded) or left, or a
- * tick, at which the dead among them are reaped. 0: look again; -ETIMEDOUT; -ECANCELED;
- * -EDEADLK (waiting since @since_ns for a reader that only this very thread could move).
- */
-int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns);
-
-/* pace_look_after_readers - reap dead ones, and have the writer see who remains. */
-void pace_look_after_readers(struct scache_writer *writer);
-
-/* pace_is_abandoned - has everybody left? If so the door is closed. */
-bool pace_is_abandoned(struct scache_writer *writer);
+/* ----------------------------------------------------------------- info.c */
 
 /* entry_fill_info - what `ls` and a progress line show of an entry. */
 int entry_fill_info(struct store *store, struct entry_name name, unsigned char key[256],

@@ -41,7 +41,8 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	writer->punch_fd = -1;
 	writer->pace_cell = CURSOR_NONE;
 	writer->charged = shm_load_relaxed(&segment->charges[name.idx]);
-	writer->window_bytes = shm_load_relaxed(&writer->entry->window_bytes);
+	writer->asked_bytes = shm_load_relaxed(&writer->entry->window_bytes);
+	writer->terms.stall_ns = UINT64_MAX;
 	writer->declared_bytes = shm_load_relaxed(&writer->entry->declared_bytes);
 	flags = shm_load_relaxed(&writer->entry->flags);
 	writer->run_to_end = flags & ENTRY_RUN_TO_END;
@@ -53,16 +54,21 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 	ring = shm_load_relaxed(&writer->entry->ring);
 	if (ring > 0 && ring <= segment->geometry.rings)
 		writer_use_ring(writer, ring - 1);
+	overdue_note(writer);
 	*ret_writer = writer;
 	return 0;
 }
 
 /* ------------------------------------------------------------------ writing */
 
-/* Somebody left since we last looked. */
+/* Somebody left since we last looked, or it takes too long. */
 static int heed_attention(struct scache_writer *writer)
 {
-	if (likely(shm_load(&writer->entry->attention) == 0))
+	int ret = overdue_look(writer);
+
+	if (unlikely(ret < 0))
+		return ret;
+	if (likely(shm_load(&writer->entry->attention) == 0 && writer->left_since_ns == 0))
 		return 0;
 	/* Cleared before the survey, or a leaver in between would be missed. */
 	shm_store(&writer->entry->attention, 0);
@@ -271,8 +277,11 @@ struct waited {
 /* There was no room. 0: look again; -EAGAIN, -ETIMEDOUT, -EDEADLK, -ECANCELED, -EPIPE. */
 static int await_room(struct scache_writer *writer, struct waited *waited)
 {
-	int ret;
+	/* Who lacks a ring waits for no reader. */
+	int ret = writer->is_stranded ? 0 : stall_look(writer);
 
+	if (ret != 0)
+		return ret < 0 ? ret : 0;
 	if (waited->timeout_ns == 0) {
 		if (atomic_load(&writer->cancelled))
 			return -ECANCELED;
