@@ -442,10 +442,10 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 	return 0;
 }
 
-static int retake(struct reader_origin *origin, bool privately, struct scache_reader **ret_reader)
+static int retake(struct reader_origin *origin, enum retake why, struct scache_reader **ret_reader)
 {
 	(void)origin;
-	(void)privately;
+	(void)why;
 	(void)ret_reader;
 	return -ENOTSUP;
 }

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_overdue - a production that takes longer than the cache allows, whatever its
+ * producer does meanwhile.
+ */
+#include <check.h>
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "../util/calls.h"
+
+#define FILL_NS 60000000ull
+#define BLOB_BYTES 300000u
+
+/* From now on. */
+static void allow(struct scache *cache, uint64_t max_fill_ns)
+{
+	const struct scache_options changes = { .size = sizeof(changes),
+						.max_fill_ns = max_fill_ns };
+
+	must_be(scache_configure(cache, &changes), 0);
+}
+
+/* Whatever is being produced has taken longer than that. */
+static void allow_no_more(struct scache *cache)
+{
+	int64_t now = now_ms();
+
+	allow(cache, 1000000);
+	eventually(now_ms() > now + 1);
+}
+
+static void ends_overdue(struct scache *cache, struct scache_writer *writer,
+			 struct scache_reader *reader, uint64_t bytes)
+{
+	char text[100];
+
+	must_be(scache_writer_check(writer), -ECANCELED);
+	scache_writer_close(writer);
+	must(scratch_misses(cache, "k"));
+	pread_to_the_error(reader, bytes, -ECANCELED);
+	must(scache_message(reader, text, sizeof(text)) > 0);
+	must(strstr(text, "production took longer than ") == text);
+	must_be(scratch_stat(cache).overdue, 1);
+	end_with(cache, reader);
+}
+
+START_TEST(who_writes_too_long_fails_with_every_byte_and_a_message)
+{
+	struct scache *cache;
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+	unsigned char byte;
+	uint64_t at = 0;
+	ssize_t done;
+
+	scratch_options.max_fill_ns = FILL_NS;
+	cache = scratch_open();
+	writer = create_as(cache, 0, 0, &reader);
+	for (;;) {
+		pattern_fill(1, at, &byte, 1);
+		done = scache_write(writer, &byte, 1, 0);
+		if (done < 0)
+			break;
+		at++;
+		if (at > 1000)
+			pause_briefly();
+	}
+	must_be(done, -ECANCELED);
+	must_be(scache_finish(writer), -ECANCELED);
+	ends_overdue(cache, writer, reader, at);
+}
+END_TEST
+
+START_TEST(who_waits_too_long_for_readers_fails_too)
+{
+	struct scache *cache;
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+
+	scratch_options.max_fill_ns = FILL_NS;
+	cache = scratch_open();
+	writer = create_as(cache, SCACHE_PACE_SLOWEST, 10000, NULL);
+	reader = scratch_find(cache, "k");
+	put(writer, 0, 10000);
+	must_be(scache_write(writer, "x", 1, SCACHE_FOREVER), -ECANCELED);
+	ends_overdue(cache, writer, reader, 10000);
+}
+END_TEST
+
+START_TEST(what_is_allowed_changes_at_once)
+{
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
+	struct scache_writer *writer = create_as(cache, 0, 0, &reader);
+
+	put(writer, 0, 5000);
+	must_be(scache_writer_check(writer), 0);
+	allow(cache, 1000 * FILL_NS);
+	put(writer, 5000, 6000);
+	allow_no_more(cache);
+	ends_overdue(cache, writer, reader, 6000);
+}
+END_TEST
+
+START_TEST(what_was_finished_in_time_stays)
+{
+	struct scache *cache = scratch_open();
+	struct scache_reader *reader;
+	struct scache_writer *writer = create_as(cache, 0, 0, &reader);
+
+	pattern_produce(writer, 1, BLOB_BYTES, 10000);
+	allow_no_more(cache);
+	must_be(scache_sweep(cache, NULL, NULL), 0);
+	scache_reader_close(reader);
+	reader = scratch_find(cache, "k");
+	pattern_read_all(reader, 1, BLOB_BYTES);
+	must_be(scratch_stat(cache).overdue, 0);
+	end_with(cache, reader);
+}
+END_TEST
+
+/* ------------------------------------------------------------ it cannot say so itself */
+
+struct silent {
+	uint32_t flags;
+	bool is_swept; /* and not only asked for */
+};
+
+/* Be elected, write a little, be silent until told, write again. */
+static void be_silent(void *arg)
+{
+	const struct silent *silent = arg;
+	struct scache_writer *writer = create_as(scratch_open(), silent->flags, 0, NULL);
+
+	put(writer, 0, 5000);
+	child_say(0);
+	child_listen();
+	child_say(scache_write(writer, "x", 1, 0));
+	scache_writer_close(writer);
+	child_say(0);
+	child_stay();
+}
+
+START_TEST(who_comes_after_a_silent_one_has_a_production_of_his_own)
+{
+	for (int is_swept = 0; is_swept <= 1; is_swept++) {
+		struct silent silent = { .is_swept = is_swept };
+		struct scache *cache = scratch_open();
+		uint64_t before = scratch_stat(cache).overdue;
+		struct scache_reader *reader, *own;
+		struct scache_writer *writer;
+		uint64_t position = 0;
+		struct child child;
+
+		child_start(&child, be_silent, &silent);
+		child_hear(&child);
+		reader = scratch_find(cache, "k");
+		allow_no_more(cache);
+		if (is_swept) {
+			must_be(scache_sweep(cache, NULL, NULL), 0);
+			must_be(scratch_stat(cache).entries_hidden, 1);
+		}
+		allow(cache, SCACHE_UNLIMITED);
+		if (!is_swept) {
+			/* Nobody has found it to be overdue in time: it is not any more. */
+			own = scratch_find(cache, "k");
+			scache_reader_close(own);
+			allow_no_more(cache);
+			must(scratch_misses(cache, "k"));
+			allow(cache, SCACHE_UNLIMITED);
+		}
+		writer = create_as(cache, 0, 0, &own);
+		/* Who is attached to the old one goes on with it. */
+		must_be(pattern_read(reader, 1, &position, 5000, 1000), 1);
+		allow_no_more(cache);
+		child_tell(&child, 0);
+		must_be(child_hear(&child), -ECANCELED);
+		must_be(pattern_read(reader, 1, &position, UINT64_MAX, 1000), -ECANCELED);
+		must_be(scratch_stat(cache).overdue, before + 1);
+		allow(cache, SCACHE_UNLIMITED);
+		child_hear(&child);
+		child_kill(&child);
+		pattern_produce(writer, 1, BLOB_BYTES, 10000);
+		scache_reader_close(reader);
+		must_be(scache_remove(cache, "k", 1), 0);
+		end_with(cache, own);
+	}
+}
+END_TEST
+
+/* Without anybody's asking: the hint says when a look is worth it. */
+START_TEST(the_next_who_produces_anything_hides_what_is_overdue)
+{
+	struct silent silent = { .flags = 0 };
+	struct scache_writer *writer;
+	struct scache *cache;
+	struct child child;
+
+	scratch_options.max_fill_ns = FILL_NS;
+	cache = scratch_open();
+	child_start(&child, be_silent, &silent);
+	child_hear(&child);
+	do {
+		writer = scratch_create(cache, "other", 0, NULL);
+		must(scache_abort(writer, -EIO, NULL, 0) <= 0);
+		scache_writer_close(writer);
+		pause_briefly();
+	} while (scratch_stat(cache).entries_hidden == 0);
+	child_kill(&child);
+	end_with(cache, NULL);
+}
+END_TEST
+
+START_TEST(what_a_dead_one_has_left_fails_and_is_not_gone_on_with)
+{
+	for (uint32_t flags = 0; flags <= SCACHE_RESUMABLE; flags += SCACHE_RESUMABLE) {
+		struct silent silent = { .flags = flags };
+		struct scache *cache = scratch_open();
+		struct scache_reader *reader;
+		struct scache_writer *writer;
+		uint64_t position = 0;
+		struct child child;
+
+		child_start(&child, be_silent, &silent);
+		child_hear(&child);
+		reader = scratch_find(cache, "k");
+		child_kill(&child);
+		allow_no_more(cache);
+		must_be(scache_sweep(cache, NULL, NULL), 0);
+		must_be(pattern_read(reader, 1, &position, UINT64_MAX, 1000), -EOWNERDEAD);
+		must_be(position, 5000);
+		must_be(scratch_stat(cache).overdue, flags == SCACHE_RESUMABLE);
+		allow(cache, SCACHE_UNLIMITED);
+		writer = create_as(cache, flags, 0, NULL);
+		must_be(scache_written(writer), 0);
+		scache_writer_close(writer);
+		end_with(cache, reader);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		who_writes_too_long_fails_with_every_byte_and_a_message,
+		who_waits_too_long_for_readers_fails_too,
+		what_is_allowed_changes_at_once,
+		what_was_finished_in_time_stays,
+		who_comes_after_a_silent_one_has_a_production_of_his_own,
+		the_next_who_produces_anything_hides_what_is_overdue,
+		what_a_dead_one_has_left_fails_and_is_not_gone_on_with,
+	};
+
+	return SCRATCH_RUN("overdue", tests);
+}
