@@ -25,7 +25,7 @@ enum {
 	OPT_REFRESH,
 	OPT_SIZE,
 	OPT_DIGEST,
-	OPT_STALL,
+	OPT_STALL_TIMEOUT,
 	OPT_NO_CACHE,
 };
 
@@ -91,7 +91,10 @@ static int take_option(struct exec *exec, int c)
 {
 	struct scache_acquire_options *acquire = &exec->share.request.acquire;
 	struct key_sources *sources = &exec->sources;
+	int status = terms_take(&cmd_exec, c, optarg, acquire);
 
+	if (status != TERMS_NOT)
+		return status;
 	switch (c) {
 	case OPT_KEY:
 		exec->key_text = optarg;
@@ -119,7 +122,7 @@ static int take_option(struct exec *exec, int c)
 			return tool_usage(&cmd_exec, "--on-death is fail, restart or deterministic, "
 						     "not '%s'", optarg);
 		return 0;
-	case OPT_STALL:
+	case OPT_STALL_TIMEOUT:
 		return tool_time(&cmd_exec, optarg, &acquire->stall_timeout_ns);
 	case OPT_PACE:
 		if (strcmp(optarg, "fastest") && strcmp(optarg, "slowest"))
@@ -160,8 +163,11 @@ static int parse(struct exec *exec, int argc, char **argv)
 		{ "refresh", no_argument, NULL, OPT_REFRESH },
 		{ "size", required_argument, NULL, OPT_SIZE },
 		{ "digest", required_argument, NULL, OPT_DIGEST },
-		{ "stall-timeout", required_argument, NULL, OPT_STALL },
+		{ "stall-timeout", required_argument, NULL, OPT_STALL_TIMEOUT },
 		{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
+		TOOL_OPTIONS_STALL,
+		TOOL_OPTION_LINGER,
+		TOOL_OPTIONS_FINISH,
 		TOOL_OPTIONS_STORE,
 		TOOL_OPTION_VERIFY,
 		TOOL_OPTION_HEX,
@@ -230,6 +236,7 @@ const struct command cmd_exec = {
 		"  --digest=DIGEST    CMD prints what xxh128:HEX says, or the run has failed\n"
 		"  --stall-timeout=TIME  of a run that prints nothing for so long, before its\n"
 		"                     first byte: run CMD without the cache; later: status 124\n"
+		TOOL_HELP_STALL TOOL_HELP_LINGER TOOL_HELP_FINISH
 		TOOL_HELP_STORE TOOL_HELP_VERIFY
 		"  --no-cache         simply run CMD; as does STREAMCACHE_DISABLE=1\n"
 		"  --hex              KEY is written in hexadecimal\n" TOOL_HELP_COMMON

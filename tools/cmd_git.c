@@ -166,7 +166,10 @@ static int share_pack(struct git *git)
 static int take_option(struct git *git, int c)
 {
 	struct scache_acquire_options *acquire = &git->share.request.acquire;
+	int status = terms_take(&cmd_git, c, optarg, acquire);
 
+	if (status != TERMS_NOT)
+		return status;
 	switch (c) {
 	case OPT_MAX_AGE:
 		return tool_time(&cmd_git, optarg, &acquire->max_age_ns);
@@ -184,6 +187,8 @@ static int run(struct tool *tool, int argc, char **argv)
 		{ "max-age", required_argument, NULL, OPT_MAX_AGE },
 		{ "window", required_argument, NULL, OPT_WINDOW },
 		{ "log", required_argument, NULL, OPT_LOG },
+		TOOL_OPTIONS_STALL,
+		TOOL_OPTION_LINGER,
 		TOOL_OPTIONS_STORE,
 		TOOL_OPTION_VERIFY,
 		TOOL_OPTIONS,
@@ -224,6 +229,7 @@ const struct command cmd_git = {
 		"                     5m without it\n"
 		"  --window=SIZE      how far git may be ahead of its fastest client\n"
 		"  --log=FILE         append a line for each request\n"
+		TOOL_HELP_STALL TOOL_HELP_LINGER
 		TOOL_HELP_STORE TOOL_HELP_VERIFY TOOL_HELP_COMMON "\n"
 		"TIME: 90s 5m 2h 1d unlimited.  SIZE: 64K 8M 1G unlimited, 0 for lock step.\n"
 		"As the administrator, once: git config --system uploadpack.packObjectsHook \\\n"

@@ -164,6 +164,10 @@ static uint64_t input_bytes(void)
 
 static int take_option(struct put *put, int c)
 {
+	int status = terms_take(&cmd_put, c, optarg, &put->acquire);
+
+	if (status != TERMS_NOT)
+		return status;
 	switch (c) {
 	case OPT_SIZE:
 		return tool_size(&cmd_put, optarg, &put->acquire.declared_bytes);
@@ -192,6 +196,7 @@ static int parse(struct tool *tool, struct put *put, int argc, char **argv)
 		{ "size", required_argument, NULL, OPT_SIZE },
 		{ "digest", required_argument, NULL, OPT_DIGEST },
 		{ "note", required_argument, NULL, OPT_NOTE },
+		TOOL_OPTIONS_STALL,
 		TOOL_OPTIONS_STORE,
 		TOOL_OPTION_HEX,
 		TOOL_OPTIONS,
@@ -259,7 +264,7 @@ const struct command cmd_put = {
 		"  --digest=DIGEST    standard input is what xxh128:HEX or sha256:HEX says, or\n"
 		"                     nothing is stored\n"
 		"  --note=TEXT        is stored with it, for get --note\n"
-		TOOL_HELP_STORE TOOL_HELP_HEX TOOL_HELP_COMMON
+		TOOL_HELP_STALL TOOL_HELP_STORE TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
 		"Exit status: 0, 1 if the key exists, 2 wrong usage, 125 the cache cannot be\n"
 		"used.\n",

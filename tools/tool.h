@@ -12,6 +12,7 @@
  *  choice.c    how blobs are stored and verified
  *  settings.c  what is stored with the cache
  *  digest.c    what a blob must be
+ *  terms.c     what a producer bears of its readers
  *  stream.c    a reader's bytes to standard output
  *  kept.c      a finished blob's file, and its note
  *  progress.c  the line on a terminal
@@ -71,6 +72,11 @@ enum tool_option {
 	TOOL_OPT_CHOICE, /* and one of enum tool_choice */
 	/* returned by tool_getopt(): leave with tool->status */
 	TOOL_OPT_STOP = TOOL_OPT_CHOICE + TOOL_CHOICES,
+	TOOL_OPT_STALL, /* for terms_take(): from here on, */
+	TOOL_OPT_ON_STALL,
+	TOOL_OPT_LINGER,
+	TOOL_OPT_FINISH_PERCENT,
+	TOOL_OPT_FINISH_BYTES, /* to here */
 	TOOL_OPT_OWN, /* the first of the sub-command's */
 };
 
@@ -87,6 +93,13 @@ enum tool_option {
 	{ "durability", required_argument, NULL, TOOL_OPT_CHOICE + TOOL_DURABILITY }
 #define TOOL_OPTION_VERIFY                                                                         \
 	{ "verify", required_argument, NULL, TOOL_OPT_CHOICE + TOOL_VERIFY }
+#define TOOL_OPTIONS_STALL                                                                         \
+	{ "stall", required_argument, NULL, TOOL_OPT_STALL },                                      \
+	{ "on-stall", required_argument, NULL, TOOL_OPT_ON_STALL }
+#define TOOL_OPTION_LINGER { "linger", required_argument, NULL, TOOL_OPT_LINGER }
+#define TOOL_OPTIONS_FINISH                                                                        \
+	{ "finish-percent", required_argument, NULL, TOOL_OPT_FINISH_PERCENT },                    \
+	{ "finish-bytes", required_argument, NULL, TOOL_OPT_FINISH_BYTES }
 #define TOOL_OPTION_END { NULL, 0, NULL, 0 }
 
 #define TOOL_HELP_COMMON                                                                           \
@@ -103,6 +116,14 @@ enum tool_option {
 #define TOOL_HELP_VERIFY                                                                           \
 	"  --verify=WHEN      compare with the checksums: what is from before a restart\n"         \
 	"                     (restart, the default), never, always\n"
+#define TOOL_HELP_STALL                                                                            \
+	"  --stall=TIME       what it waits for has not read anything for so long:\n"              \
+	"  --on-stall=WHAT    wait (the default), abort, or run: go on without that reader\n"
+#define TOOL_HELP_LINGER                                                                           \
+	"  --linger=TIME      when all have left: so long somebody else is waited for\n"
+#define TOOL_HELP_FINISH                                                                           \
+	"  --finish-percent=N, --finish-bytes=SIZE  when all have left: it is finished if so\n"    \
+	"                     much of --size is done, or no more than that is left\n"
 #define TOOL_HELP_JSON "  --json             print JSON\n"
 #define TOOL_HELP_HEX "  --hex              each KEY is written in hexadecimal\n"
 
@@ -228,6 +249,14 @@ int digest_take(const struct command *command, const char *text,
 		struct scache_acquire_options *acquire, struct sum **ret_sum);
 void digest_add(struct sum *sum, const void *data, size_t bytes);
 int digest_differs(struct sum *sum); /* from what was expected; once, at the end */
+
+/* ---------------------------------------------------------------- terms.c */
+
+#define TERMS_NOT (-1) /* @c is none of its options */
+
+/* Takes an option of TOOL_OPTIONS_STALL and its like; 0, TERMS_NOT, or as tool_usage(). */
+int terms_take(const struct command *command, int c, const char *text,
+	       struct scache_acquire_options *acquire);
 
 /* ------------------------------------------------------------- progress.c */
 

@@ -78,8 +78,11 @@ bool leave_is_borne(struct scache_writer *writer);
 
 /* --------------------------------------------------------------- window.c */
 
-/* window_fit - the window, to what may still be stored. In whatever thread stores. */
-void window_fit(struct scache_writer *writer);
+/*
+ * window_fit - the window, to what may still be stored: the file is going to have @bytes
+ * bytes. In whatever thread stores.
+ */
+void window_fit(struct scache_writer *writer, uint64_t bytes);
 
 /* -------------------------------------------------------------- overdue.c */
 

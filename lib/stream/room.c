@@ -28,7 +28,7 @@ int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows)
 	}
 	if (ret == 0)
 		writer->charged = all;
-	window_fit(writer);
+	window_fit(writer, bytes);
 	return ret;
 }
 

@@ -12,13 +12,16 @@
 #define SHARE 4			  /* of what may be stored yet one part is for the window */
 #define WINDOW_BYTES_MIN (256u << 10)
 
-void window_fit(struct scache_writer *writer)
+void window_fit(struct scache_writer *writer, uint64_t bytes)
 {
 	uint64_t asked = writer->asked_bytes, now = shm_load_relaxed(&writer->entry->window_bytes);
 	uint64_t spare, fitting;
 
-	/* Lock step, or no limit: of those it is no matter of how much. */
-	if (asked <= WINDOW_BYTES_MIN || asked == UINT64_MAX || asked > UINT64_MAX / SHARE)
+	/*
+	 * What is not ahead so far need not be looked after. Lock step and no limit are no
+	 * matter of how much.
+	 */
+	if (bytes <= WINDOW_BYTES_MIN || asked <= WINDOW_BYTES_MIN || asked > UINT64_MAX / SHARE)
 		return;
 	spare = limits_spare(writer->store, SHARE * asked);
 	fitting = max_u64(WINDOW_BYTES_MIN, min_u64(asked, spare / SHARE));

@@ -459,6 +459,7 @@ const struct op ops[] = {
 	{ .name = "window", .run = run_window },
 	{ .name = "seldom", .run = run_produce, .flags = OP_SELDOM },
 	{ .name = "seldom, read", .run = run_read, .mate = mate_write, .flags = OP_SELDOM },
+	{ .name = "stall", .run = run_stall },
 	{ .name = "no ring", .run = run_produce, .mate = mate_rings },
 	{ .name = "large write", .run = run_large },
 	{ .name = "compress", .run = run_compress, .flags = OP_THREADS | OP_LZ4 },

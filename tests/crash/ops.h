@@ -38,6 +38,7 @@ void run_produce(void);
 void run_punch(void);
 void run_refresh(void);
 void run_rescue(void);
+void run_stall(void);
 void run_take_over(void);
 void run_window(void);
 

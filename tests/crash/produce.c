@@ -217,6 +217,31 @@ void run_window(void)
 	scache_close(cache);
 }
 
+/* From the ring alone, and on without our own reader, which does not move. */
+void run_stall(void)
+{
+	const struct scache_acquire_options options = { .size = sizeof(options),
+							.flags = SCACHE_PASS_THROUGH |
+								 SCACHE_RUN_TO_END,
+							.writer_stall_ns = 1,
+							.stall_policy = SCACHE_STALL_RUN };
+	struct scache *cache = open_cache();
+	struct scache_reader *reader;
+	struct scache_writer *writer;
+	unsigned char byte;
+
+	arm();
+	must_be(scache_acquire(cache, "stall", 5, &options, &reader, &writer), 0);
+	must(writer != NULL);
+	put_some(writer, KEY_SEED, 0, BLOB_BYTES);
+	must_be(scache_read(reader, &byte, 1, 0), -ESTALE);
+	must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+	scache_writer_close(writer);
+	scache_reader_close(reader);
+	disarm();
+	scache_close(cache);
+}
+
 static void fail(size_t message_bytes)
 {
 	static const char message[4000] = "it went wrong";

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_narrow - where space is short the window is smaller, and as asked for again where it
+ * is not.
+ */
+#include <check.h>
+#include <errno.h>
+
+#include "../util/calls.h"
+
+#define MIB (1ull << 20)
+#define LEAST_BYTES (256u << 10)
+#define WINDOW_BYTES (2 * MIB)
+#define LIMIT_BYTES (16 * MIB)
+
+static void allow(struct scache *cache, uint64_t max_bytes)
+{
+	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = max_bytes };
+
+	must_be(scache_configure(cache, &changes), 0);
+}
+
+/* Both go on to @until: the reader is never further behind than the least window. */
+static void go_on(struct scache_writer *writer, struct scache_reader *reader, uint64_t *position,
+		  uint64_t until)
+{
+	while (*position < until) {
+		uint64_t next = *position + LEAST_BYTES;
+
+		put(writer, *position, next);
+		must_be(pattern_read(reader, 1, position, next, LEAST_BYTES), 1);
+	}
+}
+
+static void is_narrow(uint64_t window_bytes, uint64_t least_bytes)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .window_bytes = window_bytes };
+	struct scache *cache = scratch_open();
+	struct scache_writer *writer;
+	struct scache_reader *reader;
+	uint64_t position = 0;
+
+	allow(cache, LIMIT_BYTES);
+	must_be(scache_acquire(cache, "k", 1, &options, &reader, &writer), 0);
+	must(writer != NULL);
+	go_on(writer, reader, &position, 4 * MIB);
+	must_be(scratch_info(reader).window_bytes, window_bytes);
+	go_on(writer, reader, &position, 15 * MIB);
+	must_be(scratch_info(reader).window_bytes, least_bytes);
+	if (least_bytes == LEAST_BYTES) {
+		put(writer, position, position + LEAST_BYTES);
+		must_be(scache_write(writer, "x", 1, 0), -EAGAIN);
+		must_be(pattern_read(reader, 1, &position, position + LEAST_BYTES, 10000), 1);
+	}
+	allow(cache, SCACHE_UNLIMITED);
+	go_on(writer, reader, &position, position + 5 * MIB);
+	must_be(scratch_info(reader).window_bytes, window_bytes);
+	must_be(scache_finish(writer), 0);
+	scache_writer_close(writer);
+	must_be(scache_remove(cache, "k", 1), 0);
+	end_with(cache, reader);
+}
+
+START_TEST(the_window_shrinks_and_grows_with_what_may_be_stored)
+{
+	is_narrow(WINDOW_BYTES, LEAST_BYTES);
+}
+END_TEST
+
+START_TEST(what_is_small_or_has_no_limit_stays)
+{
+	is_narrow(LEAST_BYTES, LEAST_BYTES);
+	is_narrow(SCACHE_UNLIMITED, SCACHE_UNLIMITED);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		the_window_shrinks_and_grows_with_what_may_be_stored,
+		what_is_small_or_has_no_limit_stays,
+	};
+
+	return SCRATCH_RUN("narrow", tests);
+}
