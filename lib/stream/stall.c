@@ -8,7 +8,7 @@
  * file that was given up, whoever reads there has the ring yet before it: then it is all.
  *
  * Who is given up is not told: its bytes are overwritten, as ever with `floor` raised before
- * (ORDER ring-floor), and it finds that out when it comes for them. A cursor that is behind
+ * (see open_ring()), and it finds that out when it comes for them. A cursor that is behind
  * `floor`, where no file has the bytes, counts no more: that is all that says so, and it says
  * it to the next producer as well. One that moves in that very moment is there after all.
  */

@@ -74,10 +74,10 @@ leave() {
 
 case_is "what is nearly done is finished"
 for option in --finish-percent=50 --finish-bytes=1M; do
-	leave "$option" --size="$bytes" "$option"
+	leave "nearly$option" --size="$bytes" "$option"
 	touch "$work/go"
-	await is_finished "$option"
-	run "$sc" get "$option"
+	await is_finished "nearly$option"
+	run "$sc" get "nearly$option"
 	want_same "$work/expected" "$work/out"
 done
 
