@@ -153,7 +153,8 @@ bool sweep_expire(struct store *store, struct entry_name name)
 
 bool sweep_hide_overdue(struct store *store, struct entry_name name)
 {
-	if (likely(!entry_is_overdue(store->segment, name.idx, clock_shared_ns())))
+	if (likely(segment_setting(store->segment, SETTING_MAX_FILL_NS) == UINT64_MAX) ||
+	    !entry_is_overdue(store->segment, name.idx, clock_shared_ns()))
 		return false;
 	entry_hide(store->segment, name, ENTRY_FILLING);
 	return true;

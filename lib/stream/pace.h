@@ -25,6 +25,7 @@ struct writer_terms {
 struct stall {
 	uint64_t sum, slowest;		 /* of their positions, as of the last survey, */
 	uint64_t begun_sum, begun_slowest; /* and when it began to wait for them */
+	uint32_t begun_readers;
 	int64_t since_ns;		 /* when that was; 0: it does not wait */
 	bool is_counted;
 	bool runs_on; /* regardless of them */

@@ -32,7 +32,8 @@ static bool has_moved(const struct scache_writer *writer)
 {
 	const struct stall *stall = &writer->stall;
 
-	return stall->slowest != stall->begun_slowest ||
+	/* Who has come since has as much time as the others. */
+	return writer->readers > stall->begun_readers || stall->slowest != stall->begun_slowest ||
 	       (!waits_for_slowest(writer) && stall->sum != stall->begun_sum);
 }
 
@@ -42,6 +43,7 @@ static void begin(struct scache_writer *writer, int64_t now_ns)
 
 	stall->begun_sum = stall->sum;
 	stall->begun_slowest = stall->slowest;
+	stall->begun_readers = writer->readers;
 	stall->since_ns = now_ns;
 	stall->is_counted = stall->runs_on = false;
 }
@@ -72,9 +74,13 @@ int stall_look(struct scache_writer *writer)
 	struct stall *stall = &writer->stall;
 	int64_t now_ns;
 
-	/* Nobody is there, and somebody may come: that has its own time. */
-	if (writer->terms.stall_ns == UINT64_MAX || writer->left_since_ns != 0)
+	if (likely(writer->terms.stall_ns == UINT64_MAX))
 		return 0;
+	/* Nobody is there, and somebody may come: that has its own time. */
+	if (writer->left_since_ns != 0) {
+		end(writer);
+		return 0;
+	}
 	now_ns = clock_own_ns();
 	if (stall->since_ns == 0 || has_moved(writer))
 		begin(writer, now_ns);
@@ -89,16 +95,15 @@ int stall_look(struct scache_writer *writer)
 	return stall->runs_on;
 }
 
-/* The ring alone, and it is full: up to where the next one is, or the one after that moment. */
+/* The ring alone, and it is full: up to where the next one is. */
 static uint64_t overrun_slowest(struct scache_writer *writer)
 {
 	struct cursor_survey survey;
-	uint32_t before = writer->readers;
 
 	if (!writer->door_closed) {
 		pace_close_door(writer, &survey);
-		/* Who slipped in has as much time as the others had. */
-		if (survey.count > before) {
+		/* Somebody may have slipped in. */
+		if (has_moved(writer)) {
 			end(writer);
 			return 0;
 		}
