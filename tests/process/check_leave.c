@@ -142,10 +142,8 @@ START_TEST(who_lingers_gives_up_in_the_end)
 			&reader);
 		int64_t began_ms = now_ms();
 
-		put(writer, 0, 1000);
+		put(writer, 0, WINDOW_BYTES);
 		scache_reader_close(reader);
-		/* The window is as if somebody stood at the start. */
-		put(writer, 1000, WINDOW_BYTES);
 		must_be(scache_write(writer, "x", 1, SCACHE_FOREVER), -EPIPE);
 		must(now_ms() - began_ms >= LINGER_NS / 1000000);
 		scache_writer_close(writer);
@@ -199,7 +197,11 @@ START_TEST(each_who_leaves_is_lingered_for)
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	struct scache_writer *writer = create_with(
-		cache, (struct scache_acquire_options){ .linger_ns = LINGER_NS * 1000 }, &reader);
+		cache,
+		(struct scache_acquire_options){ .window_bytes = WINDOW_BYTES,
+						 .linger_ns = LINGER_NS * 1000 },
+		&reader);
+	uint64_t position = 0;
 
 	for (int i = 0; i < 5; i++) {
 		scache_reader_close(reader);
@@ -209,8 +211,15 @@ START_TEST(each_who_leaves_is_lingered_for)
 		must_be(scache_writer_check(writer), 0);
 	}
 	scache_reader_close(reader);
-	finish(cache, writer, 5000);
-	end_with(cache, NULL);
+	/* As if somebody stood at the start. */
+	put(writer, 5000, WINDOW_BYTES);
+	must_be(scache_write(writer, "x", 1, 0), -EAGAIN);
+	reader = scratch_find(cache, "k");
+	must_be(pattern_read(reader, 1, &position, 10000, 5000), 1);
+	put(writer, WINDOW_BYTES, WINDOW_BYTES + 10000);
+	must_be(scache_abort(writer, -EIO, NULL, 0), 0);
+	scache_writer_close(writer);
+	end_with(cache, reader);
 }
 END_TEST
 

@@ -48,24 +48,23 @@ static void ends_overdue(struct scache *cache, struct scache_writer *writer,
 
 START_TEST(who_writes_too_long_fails_with_every_byte_and_a_message)
 {
-	struct scache *cache;
+	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	struct scache_writer *writer;
 	unsigned char byte;
-	uint64_t at = 0;
+	uint64_t at = 1000;
 	ssize_t done;
 
-	scratch_options.max_fill_ns = FILL_NS;
-	cache = scratch_open();
 	writer = create_as(cache, 0, 0, &reader);
+	put(writer, 0, at);
+	allow(cache, FILL_NS);
 	for (;;) {
 		pattern_fill(1, at, &byte, 1);
 		done = scache_write(writer, &byte, 1, 0);
 		if (done < 0)
 			break;
 		at++;
-		if (at > 1000)
-			pause_briefly();
+		pause_briefly();
 	}
 	must_be(done, -ECANCELED);
 	must_be(scache_finish(writer), -ECANCELED);
@@ -75,15 +74,14 @@ END_TEST
 
 START_TEST(who_waits_too_long_for_readers_fails_too)
 {
-	struct scache *cache;
+	struct scache *cache = scratch_open();
 	struct scache_reader *reader;
 	struct scache_writer *writer;
 
-	scratch_options.max_fill_ns = FILL_NS;
-	cache = scratch_open();
 	writer = create_as(cache, SCACHE_PACE_SLOWEST, 10000, NULL);
 	reader = scratch_find(cache, "k");
 	put(writer, 0, 10000);
+	allow(cache, FILL_NS);
 	must_be(scache_write(writer, "x", 1, SCACHE_FOREVER), -ECANCELED);
 	ends_overdue(cache, writer, reader, 10000);
 }
@@ -125,7 +123,7 @@ END_TEST
 
 struct silent {
 	uint32_t flags;
-	bool is_swept; /* and not only asked for */
+	uint64_t bytes;
 };
 
 /* Be elected, write a little, be silent until told, write again. */
@@ -134,7 +132,7 @@ static void be_silent(void *arg)
 	const struct silent *silent = arg;
 	struct scache_writer *writer = create_as(scratch_open(), silent->flags, 0, NULL);
 
-	put(writer, 0, 5000);
+	put(writer, 0, silent->bytes);
 	child_say(0);
 	child_listen();
 	child_say(scache_write(writer, "x", 1, 0));
@@ -146,7 +144,7 @@ static void be_silent(void *arg)
 START_TEST(who_comes_after_a_silent_one_has_a_production_of_his_own)
 {
 	for (int is_swept = 0; is_swept <= 1; is_swept++) {
-		struct silent silent = { .is_swept = is_swept };
+		struct silent silent = { .bytes = 5000 };
 		struct scache *cache = scratch_open();
 		uint64_t before = scratch_stat(cache).overdue;
 		struct scache_reader *reader, *own;
@@ -193,7 +191,7 @@ END_TEST
 /* Without anybody's asking: the hint says when a look is worth it. */
 START_TEST(the_next_who_produces_anything_hides_what_is_overdue)
 {
-	struct silent silent = { .flags = 0 };
+	struct silent silent = { .bytes = 0 };
 	struct scache_writer *writer;
 	struct scache *cache;
 	struct child child;
@@ -216,7 +214,7 @@ END_TEST
 START_TEST(what_a_dead_one_has_left_fails_and_is_not_gone_on_with)
 {
 	for (uint32_t flags = 0; flags <= SCACHE_RESUMABLE; flags += SCACHE_RESUMABLE) {
-		struct silent silent = { .flags = flags };
+		struct silent silent = { .flags = flags, .bytes = 5000 };
 		struct scache *cache = scratch_open();
 		struct scache_reader *reader;
 		struct scache_writer *writer;

@@ -39,12 +39,34 @@ static int error;
 static ssize_t make_blob(struct call *call)
 {
 	error = 0;
-	return (ssize_t)pattern_write(call->writer, 1, 0, call->bytes, 30011, &error);
+	return (ssize_t)pattern_write(call->writer, 1, call->offset, call->bytes, 30011, &error);
 }
 
 static struct call start(struct scache_writer *writer)
 {
 	return (struct call){ .make = make_blob, .bytes = BLOB_BYTES, .writer = writer };
+}
+
+/* The writer goes on, and this reader is always where it is: it has nothing more to read. */
+static void go_on(struct scache_writer *writer, struct scache_reader *reader, uint64_t at)
+{
+	uint64_t position = 0;
+
+	while (at < BLOB_BYTES) {
+		unsigned char data[2000];
+		ssize_t done;
+
+		pattern_fill(1, at, data, sizeof(data));
+		done = scache_write(writer, data, sizeof(data), 0);
+		if (done == -EAGAIN)
+			continue;
+		must(done > 0);
+		at += (uint64_t)done;
+		must_be(pattern_read(reader, 1, &position, at, 5000), 1);
+	}
+	must(scache_finish(writer) >= 0);
+	scache_writer_close(writer);
+	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), 0);
 }
 
 /* Attach, read so much, say so, and do nothing any more. */
@@ -76,16 +98,18 @@ START_TEST(a_writer_that_only_waits_is_counted_once_and_a_fast_reader_frees_it)
 
 	call = start(create_who(cache, 0, WINDOW_BYTES, STALL_NS, SCACHE_STALL_WAIT, NULL));
 	child_start(&child, read_and_stay, &stuck_at);
+	put(call.writer, 0, stuck_at);
 	child_hear(&child);
+	child_hear(&child);
+	call.offset = stuck_at;
 	call_start(&call);
-	child_hear(&child);
 	eventually(stalls(cache) == 1);
 	/* A stranger to the pace it is not: it comes, and is the fastest. */
 	reader = scratch_find(cache, "k");
 	eventually(writer_waits_at(reader, stuck_at + WINDOW_BYTES));
 	must(scratch_stat(cache).blocked_ns >= (uint64_t)STALL_NS / 2);
 	must_be(pattern_read(reader, 1, &position, BLOB_BYTES, 5000), 1);
-	must_be(call_end(&call), BLOB_BYTES);
+	must_be(call_end(&call), BLOB_BYTES - stuck_at);
 	must_be(scache_finish(call.writer), 0);
 	scache_writer_close(call.writer);
 	child_kill(&child);
@@ -193,30 +217,32 @@ END_TEST
 START_TEST(from_the_ring_alone_the_laggard_is_given_up_and_the_others_are_not)
 {
 	enum {
-		PASSED_THROUGH,
+		IN_THE_MIDDLE,
+		HAS_SOUGHT,
 		AT_ITS_START
 	};
 
-	for (int where = PASSED_THROUGH; where <= AT_ITS_START; where++) {
+	for (int where = IN_THE_MIDDLE; where <= AT_ITS_START; where++) {
 		struct scache *cache = scratch_open();
-		uint64_t slow = 0, position = 0, before = stalls(cache);
+		uint64_t before = stalls(cache), position = 0;
 		struct scache_reader *reader, *laggard;
+		struct scache_writer *writer;
 		unsigned char byte;
-		struct call call;
 
-		call = start(create_who(cache, SCACHE_PASS_THROUGH, SCACHE_UNLIMITED, STALL_NS,
-					SCACHE_STALL_RUN, &laggard));
+		writer = create_who(cache, SCACHE_PASS_THROUGH, SCACHE_UNLIMITED, STALL_NS,
+				    SCACHE_STALL_RUN, &laggard);
 		reader = scratch_find(cache, "k");
-		call_start(&call);
-		if (where != AT_ITS_START)
-			must_be(pattern_read(laggard, 1, &slow, 1000, 1000), 1);
-		must_be(pattern_read(reader, 1, &position, BLOB_BYTES, 5000), 1);
-		must_be(call_end(&call), BLOB_BYTES);
-		must_be(scache_finish(call.writer), SCACHE_NOT_KEPT);
-		scache_writer_close(call.writer);
-		must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), 0);
-		must_be(scache_read(laggard, &byte, 1, 0), -ESTALE);
-		must_be(scache_read(laggard, &byte, 1, SCACHE_FOREVER), -ESTALE);
+		put(writer, 0, 2000);
+		if (where == IN_THE_MIDDLE)
+			must_be(pattern_read(laggard, 1, &position, 1000, 1000), 1);
+		if (where == HAS_SOUGHT)
+			must_be(scache_seek(laggard, 1000), 1000);
+		go_on(writer, reader, 2000);
+		/* Who has sought may seek on. */
+		must_be(scache_read(laggard, &byte, 1, 0),
+			where == HAS_SOUGHT ? -ENODATA : -ESTALE);
+		must_be(scache_read(laggard, &byte, 1, SCACHE_FOREVER),
+			where == HAS_SOUGHT ? -ENODATA : -ESTALE);
 		must_be(stalls(cache), before + 1);
 		scache_reader_close(laggard);
 		end_with(cache, reader);
@@ -234,12 +260,15 @@ START_TEST(when_all_are_given_up_nobody_is_left)
 
 	call = start(create_who(cache, SCACHE_PASS_THROUGH, SCACHE_UNLIMITED, STALL_NS,
 				SCACHE_STALL_RUN, NULL));
+	put(call.writer, 0, at[1]);
 	for (int i = 0; i < 2; i++) {
 		child_start(&children[i], read_and_stay, &at[i]);
 		child_hear(&children[i]);
+		child_hear(&children[i]);
 	}
+	call.offset = at[1];
 	call_start(&call);
-	must(call_end(&call) < BLOB_BYTES);
+	must(call_end(&call) < BLOB_BYTES - 50000);
 	must_be(error, -EPIPE);
 	must_be(stalls(cache), 2);
 	scache_writer_close(call.writer);
@@ -253,28 +282,15 @@ START_TEST(a_file_that_is_given_up_in_the_middle_changes_nothing_of_that)
 {
 	struct scache *cache = scratch_open();
 	struct scache_reader *reader, *laggard;
-	uint64_t slow = 0, position = 0;
+	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = 512u << 10 };
+	struct scache_writer *writer;
 	unsigned char byte;
-	struct call call;
+	uint64_t slow = 0;
 
-	scratch_close(cache);
-	cache = scratch_open();
-	call = start(create_who(cache, SCACHE_RUN_TO_END, WINDOW_BYTES, STALL_NS, SCACHE_STALL_RUN,
-				&laggard));
+	must_be(scache_configure(cache, &changes), 0);
+	writer = create_who(cache, 0, WINDOW_BYTES, STALL_NS, SCACHE_STALL_RUN, &laggard);
 	reader = scratch_find(cache, "k");
-	must_be(pattern_read(laggard, 1, &slow, 0, 1), 1);
-	{
-		const struct scache_options changes = { .size = sizeof(changes),
-							.max_bytes = 512u << 10 };
-
-		must_be(scache_configure(cache, &changes), 0);
-	}
-	call_start(&call);
-	must_be(pattern_read(reader, 1, &position, BLOB_BYTES, 5000), 1);
-	must_be(call_end(&call), BLOB_BYTES);
-	must_be(scache_finish(call.writer), SCACHE_NOT_KEPT);
-	scache_writer_close(call.writer);
-	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), 0);
+	go_on(writer, reader, 0);
 	/* What was in the file it has yet. */
 	must_be(pattern_read(laggard, 1, &slow, UINT64_MAX, 5000), -ESTALE);
 	must(slow > 0 && slow <= 512u << 10);
@@ -290,20 +306,15 @@ START_TEST(a_fetch_that_was_given_up_at_its_start_is_served_otherwise)
 	struct task task = { .seed = 1, .bytes = BLOB_BYTES };
 	struct scache *cache, *other;
 	struct scache_reader *reader, *laggard;
-	uint64_t position = 0;
-	struct call call;
+	struct scache_writer *writer;
 
 	board_make();
 	cache = scratch_open();
 	other = scratch_open();
-	call = start(create_who(cache, SCACHE_PASS_THROUGH, SCACHE_UNLIMITED, STALL_NS,
-				SCACHE_STALL_RUN, &reader));
+	writer = create_who(cache, SCACHE_PASS_THROUGH, SCACHE_UNLIMITED, STALL_NS,
+			    SCACHE_STALL_RUN, &reader);
 	must_be(task_fetch(other, "k", NULL, &task, &laggard), 0);
-	call_start(&call);
-	must_be(pattern_read(reader, 1, &position, BLOB_BYTES, 5000), 1);
-	must_be(call_end(&call), BLOB_BYTES);
-	must_be(scache_finish(call.writer), SCACHE_NOT_KEPT);
-	scache_writer_close(call.writer);
+	go_on(writer, reader, 0);
 	must_be(board->begun, 0);
 	pattern_read_all(laggard, 1, BLOB_BYTES);
 	must_be(board->begun, 1);
@@ -352,14 +363,17 @@ START_TEST(at_the_pace_of_the_slowest_it_is_the_slowest_that_must_move)
 
 	call = start(create_who(cache, SCACHE_PACE_SLOWEST, WINDOW_BYTES, STALL_NS,
 				SCACHE_STALL_ABORT, &reader));
+	put(call.writer, 0, WINDOW_BYTES);
 	child_start(&child, read_and_stay, &stuck_at);
 	child_hear(&child);
-	call_start(&call);
 	child_hear(&child);
+	must_be(pattern_read(reader, 1, &position, WINDOW_BYTES, 10), 1);
+	call.offset = WINDOW_BYTES;
+	call_start(&call);
 	while (pattern_read(reader, 1, &position, position + 10, 10) == 1)
 		;
 	must_be(position, stuck_at + WINDOW_BYTES);
-	must_be(call_end(&call), position);
+	must_be(call_end(&call), stuck_at);
 	must_be(error, -ECANCELED);
 	scache_writer_close(call.writer);
 	child_kill(&child);
