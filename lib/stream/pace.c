@@ -195,7 +195,7 @@ static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
 	    atomic_load_explicit(&writer->pair->reader_thread, memory_order_relaxed) !=
 		    thread_tag())
 		return false;
-	cursor_survey(writer->store->segment, writer->name, &survey);
+	survey_attached(writer, &survey);
 	if (!writer->pace_slowest && !writer->ring_is_full)
 		return survey.count == 1;
 	/* Whatever the others do, it is the slowest that we wait for. */
@@ -206,12 +206,10 @@ static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
 void pace_accept(struct scache_writer *writer, const struct writer_terms *terms)
 {
 	writer->terms = *terms;
-	/* Another's entry: the window there is that one's, as space was then. */
-	if (!writer->taken_over)
+	/* Of another's entry: who says nothing of the window goes on with what there is. */
+	if (!writer->taken_over || terms->window_bytes == 0)
 		return;
-	writer->asked_bytes = terms->window_bytes == SCACHE_ZERO ? 0 :
-			      terms->window_bytes != 0 ? terms->window_bytes :
-				      segment_setting(writer->store->segment, SETTING_WINDOW_BYTES);
+	writer->asked_bytes = terms->window_bytes == SCACHE_ZERO ? 0 : terms->window_bytes;
 	shm_store_relaxed(&writer->entry->window_bytes, writer->asked_bytes);
 }
 

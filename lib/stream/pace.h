@@ -14,7 +14,7 @@ struct store;
 
 /* What its caller has said of a writer; see struct scache_acquire_options. */
 struct writer_terms {
-	uint64_t window_bytes; /* 0: the cache's */
+	uint64_t window_bytes; /* 0: the cache's, or the entry's if it is another's */
 	uint64_t stall_ns;     /* UINT64_MAX = for ever */
 	uint32_t stall_policy, finish_percent;
 	uint64_t finish_bytes; /* 0: no */

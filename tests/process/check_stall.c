@@ -381,6 +381,43 @@ START_TEST(at_the_pace_of_the_slowest_it_is_the_slowest_that_must_move)
 }
 END_TEST
 
+static void begin_and_stay(void *arg)
+{
+	(void)arg;
+	put(create_as(scratch_open(), SCACHE_RESUMABLE, SCACHE_UNLIMITED, NULL), 0, 5000);
+	child_say(0);
+	child_stay();
+}
+
+/* The dead one would have waited for ever, and for nobody. */
+START_TEST(who_takes_over_has_a_window_and_a_patience_of_its_own)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .flags = SCACHE_RESUMABLE,
+						  .window_bytes = WINDOW_BYTES,
+						  .writer_stall_ns = STALL_NS,
+						  .stall_policy = SCACHE_STALL_ABORT };
+	struct scache *cache = scratch_open();
+	struct scache_writer *writer = NULL;
+	struct scache_reader *reader;
+	struct child child;
+
+	child_start(&child, begin_and_stay, NULL);
+	child_hear(&child);
+	reader = scratch_find(cache, "k");
+	child_kill(&child);
+	/* Its death may be known only after a tick. */
+	eventually(scache_acquire(cache, "k", 1, &options, NULL, &writer) == 0 && writer != NULL);
+	must_be(scache_written(writer), 5000);
+	must_be(scratch_info(reader).window_bytes, WINDOW_BYTES);
+	put(writer, 5000, WINDOW_BYTES);
+	must_be(scache_write(writer, "x", 1, SCACHE_FOREVER), -ECANCELED);
+	scache_writer_close(writer);
+	pread_to_the_error(reader, WINDOW_BYTES, -ECANCELED);
+	end_with(cache, reader);
+}
+END_TEST
+
 START_TEST(what_makes_no_sense_is_refused)
 {
 	struct scache_acquire_options options = { .size = sizeof(options) };
@@ -410,6 +447,7 @@ int main(void)
 		a_fetch_that_was_given_up_at_its_start_is_served_otherwise,
 		who_moves_now_and_then_is_never_stuck,
 		at_the_pace_of_the_slowest_it_is_the_slowest_that_must_move,
+		who_takes_over_has_a_window_and_a_patience_of_its_own,
 		what_makes_no_sense_is_refused,
 	};
 
