@@ -58,7 +58,7 @@ bool pace_is_abandoned(struct scache_writer *writer)
 		writer->left_since_ns = 0;
 		return false;
 	}
-	if (leave_is_borne(writer))
+	if (linger_is_borne(writer))
 		return false;
 	/* ORDER door, seq_cst: HIDDEN before the second survey. Pairs with cursor_attach(). */
 	entry_hide(writer->store->segment, writer->name, ENTRY_FILLING);

@@ -72,10 +72,10 @@ int stall_look(struct scache_writer *writer);
 /* stall_room - what pace_room() says of one that waits, where the readers leave it @bytes. */
 uint64_t stall_room(struct scache_writer *writer, uint64_t bytes);
 
-/* ---------------------------------------------------------------- leave.c */
+/* --------------------------------------------------------------- linger.c */
 
-/* leave_is_borne - all have left: does it go on all the same? The door stays open then. */
-bool leave_is_borne(struct scache_writer *writer);
+/* linger_is_borne - all have left: does it go on all the same? The door stays open then. */
+bool linger_is_borne(struct scache_writer *writer);
 
 /* --------------------------------------------------------------- window.c */
 

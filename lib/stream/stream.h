@@ -24,7 +24,7 @@
  *	file.c	   its very file	digest.c   what it must be
  *	pread.c	   from anywhere, seek	peek.c	   where they are
  *	pace.c	   how far, and waiting	result.c   how it ended
- *	stall.c	   readers that stay	leave.c	   and that have left
+ *	stall.c	   readers that stay	linger.c   and that have left
  *	window.c   where space is short	overdue.c  what takes too long
  *	private.c  a pair of streams that no cache holds
  *	restart.c  what a reader does about a dead or silent producer

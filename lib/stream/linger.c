@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * leave - all readers have left: what may be worth it to go on.
+ * linger - all readers have left: what may be worth it to go on.
  *
  * Never behind a closed door: nobody can come any more, and nothing will be found. While it
  * lingers the window counts from byte 0, where whoever comes begins.
@@ -23,7 +23,7 @@ static bool is_nearly_done(const struct scache_writer *writer)
 	return all - writer->written <= (most_left == SCACHE_ZERO ? 0 : most_left);
 }
 
-bool leave_is_borne(struct scache_writer *writer)
+bool linger_is_borne(struct scache_writer *writer)
 {
 	int64_t now_ns;
 
