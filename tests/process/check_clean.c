@@ -177,10 +177,15 @@ END_TEST
 
 /* ----------------------------------------------------------------------- limits */
 
+/* As scache_configure() does, but that it would see to it that it is kept. */
+static void allow(struct scache *cache, unsigned setting, uint64_t value)
+{
+	shm_store(&cache->seat->store.segment->header->settings[setting], value);
+}
+
 /* Eight entries, four allowed: down to three. */
 START_TEST(a_dry_run_foresees_what_the_sweep_evicts)
 {
-	const struct scache_options less = { .size = sizeof(less), .max_entries = 4 };
 	struct scache *cache = put_row('h');
 	struct segment *segment = cache->seat->store.segment;
 	uint32_t of_b = slot_of(cache, "b");
@@ -189,7 +194,7 @@ START_TEST(a_dry_run_foresees_what_the_sweep_evicts)
 	struct scache_reader *reader = scratch_find(cache, "c");
 
 	ask_for(cache, "b");
-	must_be(scache_configure(cache, &less), 0);
+	allow(cache, SETTING_MAX_ENTRIES, 4);
 	shm_store(&segment->expires[slot_of(cache, "e")], 1);
 	used = shm_load(&segment->uses[of_b]);
 	hand = shm_load(&segment->header->evict_hand);
@@ -213,12 +218,11 @@ END_TEST
 
 START_TEST(marks_are_taken_away_once_round_in_a_dry_run_as_well)
 {
-	const struct scache_options less = { .size = sizeof(less), .max_entries = 2 };
 	struct scache *cache = put_row('d');
 
 	for (char key[] = "a"; key[0] <= 'd'; key[0]++)
 		ask_for(cache, key);
-	must_be(scache_configure(cache, &less), 0);
+	allow(cache, SETTING_MAX_ENTRIES, 2);
 	for (int i = 0; i < 2; i++) {
 		sweep(cache, SCACHE_DRY_RUN, 0);
 		must(was("left evicted a;left evicted b;left evicted c;"));
@@ -235,10 +239,10 @@ START_TEST(too_many_bytes_are_evicted_former_ones_among_them)
 	struct scache *cache = put_row('t');
 
 	scratch_close(cache);
-	/* Of twenty times twelve kilobytes. */
-	scratch_options.max_bytes = 128 << 10;
 	former_lose(LOST_FILE);
 	cache = scratch_open();
+	/* Of twenty times twelve kilobytes. */
+	allow(cache, SETTING_MAX_BYTES, 128 << 10);
 	must_be(scratch_blobs(), 20);
 	report = sweep(cache, SCACHE_DRY_RUN, 0);
 	must_be(report.adopted, 20);
@@ -247,7 +251,7 @@ START_TEST(too_many_bytes_are_evicted_former_ones_among_them)
 	report = sweep(cache, 0, 0);
 	must_be(report.adopted, 20);
 	must(report.evicted >= 10);
-	must(scratch_stat(cache).bytes_used <= scratch_options.max_bytes);
+	must(scratch_stat(cache).bytes_used <= 128 << 10);
 	must(scratch_misses(cache, "a"));
 	ask_for(cache, "t");
 	scratch_close(cache);
