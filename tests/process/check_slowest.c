@@ -60,17 +60,6 @@ START_TEST(the_slowest_of_two_readers_sets_the_pace)
 }
 END_TEST
 
-static void read_and_stay(void *arg)
-{
-	struct scache_reader *reader = scratch_find(scratch_open(), "k");
-	uint64_t position = 0;
-
-	child_say(0);
-	must_be(pattern_read(reader, 1, &position, *(uint64_t *)arg, 1000), 1);
-	child_say(0);
-	child_stay();
-}
-
 START_TEST(when_the_slowest_has_gone_the_writer_goes_on)
 {
 	enum {
@@ -91,7 +80,7 @@ START_TEST(when_the_slowest_has_gone_the_writer_goes_on)
 			slow = scratch_find(cache, "k");
 			slow_at = 0;
 		} else {
-			child_start(&child, read_and_stay, &slow_at);
+			child_start(&child, scratch_read_and_stay, &slow_at);
 			child_hear(&child);
 		}
 		call_start(&call);

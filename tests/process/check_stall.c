@@ -69,18 +69,6 @@ static void go_on(struct scache_writer *writer, struct scache_reader *reader, ui
 	must_be(pattern_read(reader, 1, &position, UINT64_MAX, 5000), 0);
 }
 
-/* Attach, read so much, say so, and do nothing any more. */
-static void read_and_stay(void *arg)
-{
-	struct scache_reader *reader = scratch_find(scratch_open(), "k");
-	uint64_t position = 0;
-
-	child_say(0);
-	must_be(pattern_read(reader, 1, &position, *(uint64_t *)arg, 1000), 1);
-	child_say(0);
-	child_stay();
-}
-
 static uint64_t stalls(struct scache *cache)
 {
 	return scratch_stat(cache).stalled;
@@ -97,7 +85,7 @@ START_TEST(a_writer_that_only_waits_is_counted_once_and_a_fast_reader_frees_it)
 	struct call call;
 
 	call = start(create_who(cache, 0, WINDOW_BYTES, STALL_NS, SCACHE_STALL_WAIT, NULL));
-	child_start(&child, read_and_stay, &stuck_at);
+	child_start(&child, scratch_read_and_stay, &stuck_at);
 	put(call.writer, 0, stuck_at);
 	child_hear(&child);
 	child_hear(&child);
@@ -262,7 +250,7 @@ START_TEST(when_all_are_given_up_nobody_is_left)
 				SCACHE_STALL_RUN, NULL));
 	put(call.writer, 0, at[1]);
 	for (int i = 0; i < 2; i++) {
-		child_start(&children[i], read_and_stay, &at[i]);
+		child_start(&children[i], scratch_read_and_stay, &at[i]);
 		child_hear(&children[i]);
 		child_hear(&children[i]);
 	}
@@ -364,7 +352,7 @@ START_TEST(at_the_pace_of_the_slowest_it_is_the_slowest_that_must_move)
 	call = start(create_who(cache, SCACHE_PACE_SLOWEST, WINDOW_BYTES, STALL_NS,
 				SCACHE_STALL_ABORT, &reader));
 	put(call.writer, 0, WINDOW_BYTES);
-	child_start(&child, read_and_stay, &stuck_at);
+	child_start(&child, scratch_read_and_stay, &stuck_at);
 	child_hear(&child);
 	child_hear(&child);
 	must_be(pattern_read(reader, 1, &position, WINDOW_BYTES, 10), 1);

@@ -120,6 +120,17 @@ void scratch_read_along(void *arg)
 	scratch_close(cache);
 }
 
+void scratch_read_and_stay(void *arg)
+{
+	struct scache_reader *reader = scratch_find(scratch_open(), "k");
+	uint64_t position = 0;
+
+	child_say(0);
+	must_be(pattern_read(reader, 1, &position, *(uint64_t *)arg, 1000), 1);
+	child_say(0);
+	child_stay();
+}
+
 int scratch_misses(struct scache *cache, const char *key)
 {
 	struct scache_reader *reader;

@@ -34,6 +34,8 @@ struct scache_reader *scratch_find(struct scache *cache, const char *key);
  * read all of it, which must be *(uint64_t *)@arg bytes of pattern 1.
  */
 void scratch_read_along(void *arg);
+/* scratch_read_and_stay - the same of so many bytes; say so, too, and do nothing any more. */
+void scratch_read_and_stay(void *arg);
 /* scratch_misses - 1 if a look-up finds nothing. */
 int scratch_misses(struct scache *cache, const char *key);
 
