@@ -15,6 +15,7 @@
  *            uses[]            8                 when each entry was last asked for
  *            buckets[]         8                 heads of the index chains
  *            seen[]            4                 how often keys were produced of late
+ *            former_keys[]     4                 what former segments may have left: a Bloom filter
  *            block_owners[]    8                 whose block of cursors it is
  *            blocks[]          1024              64 cursors each
  *            entries[]         448               keys and progress
@@ -117,6 +118,7 @@ struct shm_header {
 	/* How much files of former segments take in each fan-out directory: FORMER_UNKNOWN
 	   by the creator; 0 by who has found none. */
 	shm_u64 former[SHM_FANS] ALIGNED(CACHE_LINE_BYTES);
+	shm_u64 former_listed[SHM_FANS / 64]; /* a bit each: all its files are in former_keys[] */
 };
 
 #define FORMER_UNKNOWN UINT64_MAX

@@ -15,8 +15,8 @@
 
 /* Byte offsets of everything, from the geometry alone. */
 struct offsets {
-	uint64_t peers, states, expires, charges, uses, buckets, seen, block_owners, blocks, entries,
-		ring_owners, rings, end;
+	uint64_t peers, states, expires, charges, uses, buckets, seen, former_keys, block_owners, blocks,
+		entries, ring_owners, rings, end;
 };
 
 static struct offsets offsets_of(const struct shm_geometry *g)
@@ -36,6 +36,7 @@ static struct offsets offsets_of(const struct shm_geometry *g)
 	PLACE(uses, g->entries, sizeof(shm_u64));
 	PLACE(buckets, g->buckets, sizeof(shm_u64));
 	PLACE(seen, (uint64_t)g->buckets * SHM_SEEN_PER_BUCKET, sizeof(shm_u32));
+	PLACE(former_keys, g->buckets, sizeof(shm_u32));
 	PLACE(block_owners, g->blocks, sizeof(shm_u64));
 	PLACE(blocks, g->blocks, sizeof(struct shm_block));
 	PLACE(entries, g->entries, sizeof(struct shm_entry));
@@ -77,6 +78,7 @@ static void place(struct segment *segment, unsigned char *base)
 	segment->uses = (void *)(base + at.uses);
 	segment->buckets = (void *)(base + at.buckets);
 	segment->seen = (void *)(base + at.seen);
+	segment->former_keys = (void *)(base + at.former_keys);
 	segment->block_owners = (void *)(base + at.block_owners);
 	segment->blocks = (void *)(base + at.blocks);
 	segment->entries = (void *)(base + at.entries);

@@ -25,6 +25,7 @@ struct segment {
 	shm_u64 *uses;
 	shm_u64 *buckets;
 	shm_u32 *seen;
+	shm_u32 *former_keys;
 	shm_u64 *block_owners;
 	struct shm_block *blocks;
 	struct shm_entry *entries;

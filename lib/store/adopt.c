@@ -341,7 +341,7 @@ typedef void look_fn(const struct store *store, const char *path, const struct i
 		     struct former *best);
 
 /* The directory of @key: @look at the files of former segments. Their number, or -errno. */
-static int look_through(const struct store *store, const struct index_key *key, look_fn *look,
+static int look_through(struct store *store, const struct index_key *key, look_fn *look,
 			struct former *best)
 {
 	char path[NAME_MAX + 8], own[BLOB_PATH_BYTES], fan[3];
@@ -365,6 +365,7 @@ static int look_through(const struct store *store, const struct index_key *key, 
 		if (!former_is_name(store, at->d_name))
 			continue;
 		count++;
+		former_note(store, at->d_name);
 		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0 || !blob_parse(at->d_name, &id))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", fan, at->d_name);
@@ -379,6 +380,7 @@ static int look_through(const struct store *store, const struct index_key *key, 
 /* What the directory has for @key; false: nothing. */
 static bool find(struct store *store, const struct index_key *key, struct former *best)
 {
+	uint32_t fan = (uint32_t)(key->hash.high >> 56);
 	int count;
 
 	best->footer = NULL;
@@ -390,7 +392,9 @@ static bool find(struct store *store, const struct index_key *key, struct former
 		best->error = count;
 	/* None can come: each was there before the segment. */
 	if (count == 0)
-		former_none(store, (uint32_t)(key->hash.high >> 56));
+		former_none(store, fan);
+	else if (count > 0)
+		former_list(store, fan);
 	return best->footer != NULL;
 }
 

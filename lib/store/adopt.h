@@ -20,11 +20,12 @@
 
 #include "index/index.h"
 #include "store/blob.h"
+#include "store/former.h"
 
 /* adopt_may_help - may there be files of a former segment where this key's would be? */
 static inline bool adopt_may_help(const struct store *store, struct key_hash hash)
 {
-	return shm_load_relaxed(&store->segment->header->former[hash.high >> 56]) != 0;
+	return former_may_have(store->segment, hash);
 }
 
 /*

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,33 @@ bool former_is_name(const struct store *store, const char *file_name)
 	return strnlen(file_name, HASH_DIGITS + UUID_TEXT_BYTES + 1) > HASH_DIGITS + UUID_TEXT_BYTES &&
 	       uuid[-1] == '.' && uuid[UUID_TEXT_BYTES - 1] == '.' &&
 	       memcmp(uuid, store->uuid, UUID_TEXT_BYTES - 1) != 0;
+}
+
+/* Sixteen digits, which others may have chosen: then it is in vain. */
+static uint32_t bits_of(const char *digits)
+{
+	char copy[HASH_DIGITS / 2 + 1];
+
+	snprintf(copy, sizeof(copy), "%s", digits);
+	return (uint32_t)strtoull(copy, NULL, 16);
+}
+
+void former_note(struct store *store, const char *file_name)
+{
+	const uint32_t mask = store->segment->geometry.buckets * 32 - 1;
+	const uint32_t bits[] = { bits_of(file_name) & mask,
+				  bits_of(file_name + HASH_DIGITS / 2) & mask };
+
+	for (unsigned i = 0; i < ARRAY_COUNT(bits); i++)
+		shm_or(&store->segment->former_keys[bits[i] / 32], 1u << bits[i] % 32);
+}
+
+void former_list(struct store *store, uint32_t fan)
+{
+	/* STEP former-noted: some are noted, and nobody goes by it. Die here: the next one notes them. */
+	STEP("former-noted");
+	/* ORDER former-listed, seq_cst: the bits before listed. Pairs with former_may_have(). */
+	shm_or(&store->segment->header->former_listed[fan / 64], 1ull << fan % 64);
 }
 
 uint64_t former_bytes(const struct store *store)

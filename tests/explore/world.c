@@ -87,6 +87,8 @@ static void settle_hints(void)
 	shm_store(&header->sweep_hand, 0);
 	for (unsigned i = 0; i < ARRAY_COUNT(header->former); i++)
 		shm_store(&header->former[i], 0);
+	for (unsigned i = 0; i < ARRAY_COUNT(header->former_listed); i++)
+		shm_store(&header->former_listed[i], 0);
 	for (uint32_t i = 0; i < segment->geometry.peers; i++)
 		shm_store(&segment->peers[i].seen_alive_ns, virtual_ns);
 	for (uint32_t i = 0; i < segment->geometry.entries; i++) {

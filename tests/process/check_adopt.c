@@ -429,7 +429,7 @@ START_TEST(a_directory_without_former_files_is_looked_through_once)
 }
 END_TEST
 
-START_TEST(one_that_has_some_is_looked_through_until_they_are_adopted)
+START_TEST(one_that_has_some_is_looked_through_for_what_it_has)
 {
 	struct scache *cache;
 	char key[16];
@@ -442,11 +442,45 @@ START_TEST(one_that_has_some_is_looked_through_until_they_are_adopted)
 	do
 		snprintf(key, sizeof(key), "n%d", n++);
 	while (hash_key(key, strlen(key)).high >> 56 != hash_key("k", 1).high >> 56);
+	must(has_hint(cache, key));
 	must(scratch_misses(cache, key));
+	must(!has_hint(cache, key));
 	must(has_hint(cache, "k"));
 	former_has(cache, "k", 1, 5000);
-	must(scratch_misses(cache, key));
+	/* Nobody knows that it was the only one until somebody looks. */
+	must_be(directories_left(cache), 256);
+	must_be(scache_remove(cache, "k", 1), 0);
+	must(scratch_misses(cache, "k"));
 	must(!has_hint(cache, "k"));
+	must_be(directories_left(cache), 255);
+	scratch_close(cache);
+}
+END_TEST
+
+START_TEST(whatever_was_looked_for_before_all_are_found)
+{
+	struct scache *cache;
+	unsigned listed = 0;
+	char key[16];
+
+	for (uint64_t i = 0; i < 50; i++) {
+		snprintf(key, sizeof(key), "k%u", (unsigned)i);
+		former_put(key, i, 1000);
+	}
+	former_lose(LOST_FILE);
+	cache = scratch_open();
+	for (unsigned i = 0; i < 3000; i++) {
+		snprintf(key, sizeof(key), "n%u", i);
+		must(scratch_misses(cache, key));
+		listed += !has_hint(cache, key);
+	}
+	/* All but what has the same bits by chance. */
+	must(listed > 2900);
+	for (uint64_t i = 0; i < 50; i++) {
+		snprintf(key, sizeof(key), "k%u", (unsigned)i);
+		former_has(cache, key, i, 1000);
+	}
+	must_be(scratch_stat(cache).adopted, 50);
 	scratch_close(cache);
 }
 END_TEST
@@ -466,7 +500,8 @@ int main(void)
 		what_was_adopted_expires_when_it_would_have,
 		one_of_a_group_has_what_another_has_left,
 		a_directory_without_former_files_is_looked_through_once,
-		one_that_has_some_is_looked_through_until_they_are_adopted,
+		one_that_has_some_is_looked_through_for_what_it_has,
+		whatever_was_looked_for_before_all_are_found,
 	};
 
 	return SCRATCH_RUN("adopt", tests);
