@@ -60,6 +60,7 @@ void writer_go_without_file(struct scache_writer *writer)
 	writer_give_up_file(writer, writer->fd);
 	writer->fd = -1;
 	shm_store(&writer->entry->flags, shm_load_relaxed(&writer->entry->flags) | ENTRY_RING_ONLY);
+	window_fit(writer, false);
 	/* STEP file-given-up: findable, ring only. Die here: the reaper fails it. */
 	STEP("file-given-up");
 	/* Nobody new: byte 0 is going to be gone. Whoever is attached is found by the survey. */
@@ -98,11 +99,21 @@ void writer_rescue(struct scache_writer *writer)
 	writer_go_without_file(writer);
 }
 
+/* Where the slowest is: also one that was given up, for it may still be shown the file. */
+static uint64_t passed_bytes(const struct scache_writer *writer)
+{
+	struct cursor_survey survey;
+
+	cursor_survey(writer->store->segment, writer->name, &survey);
+	return survey.count > 0 ? survey.slowest : UINT64_MAX;
+}
+
 /* How much of its file nobody needs: up to *@ret_position of the stream. */
-static uint64_t spent_bytes(const struct scache_writer *writer, uint64_t *ret_position)
+static uint64_t spent_bytes(const struct scache_writer *writer, uint64_t passed,
+			    uint64_t *ret_position)
 {
 	struct stat st;
-	uint64_t spent = min_u64(writer->slowest, writer->flushed);
+	uint64_t spent = min_u64(passed, writer->flushed);
 
 	*ret_position = spent;
 	if (!writer->is_lz4)
@@ -116,14 +127,15 @@ void writer_punch(struct scache_writer *writer)
 {
 	UNCANCELLED;
 	shm_u64 *charge = &writer->store->segment->charges[writer->name.idx];
-	uint64_t position, until, before;
+	uint64_t passed, position, until, before;
 	bool is_over;
 
 	if (likely(writer->punch_fd < 0))
 		return;
-	until = spent_bytes(writer, &position);
+	passed = passed_bytes(writer);
+	until = spent_bytes(writer, passed, &position);
 	/* Then what is left, if anything, is less than a hole. */
-	is_over = writer->slowest >= writer->flushed;
+	is_over = passed >= writer->flushed;
 	if (until > writer->punched) {
 		/* ORDER punched, seq_cst: punched before the hole. Pairs with copy_from_file(). */
 		shm_store(&writer->entry->punched, position);
