@@ -124,18 +124,6 @@ void limits_measure(const struct store *store, struct limits_use *ret_use)
 		ret_use->spare_bytes = min_u64(ret_use->spare_bytes, most - min_u64(most, m.use.bytes));
 }
 
-uint64_t limits_spare(const struct store *store, uint64_t enough)
-{
-	struct shm_budget *budget = &store->segment->header->bytes;
-	uint64_t ever = shm_load_relaxed(&budget->ever), until = shm_load_relaxed(&budget->until);
-	struct limits_use use;
-
-	if (until - min_u64(ever, until) >= enough)
-		return enough;
-	limits_measure(store, &use);
-	return min_u64(use.spare_bytes, enough);
-}
-
 /* ---------------------------------------------------------------- making room */
 
 /* Who wants room: nobody in particular, or one of our entries. */

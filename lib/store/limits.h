@@ -62,9 +62,6 @@ struct limits_use {
 	uint64_t spare_bytes; /* that may be charged yet; UINT64_MAX: no limit */
 };
 
-/* limits_spare - what may be charged yet: @enough if it is surely that, else as measured. */
-uint64_t limits_spare(const struct store *store, uint64_t enough);
-
 void limits_measure(const struct store *store, struct limits_use *ret_use);
 
 #endif

@@ -80,10 +80,10 @@ bool linger_is_borne(struct scache_writer *writer);
 /* --------------------------------------------------------------- window.c */
 
 /*
- * window_fit - the window, to what may still be stored: the file is going to have @bytes
- * bytes. In whatever thread stores.
+ * window_fit - the window that was asked for, or one that fits what may yet be stored if that
+ * @is_short. In whatever thread stores.
  */
-void window_fit(struct scache_writer *writer, uint64_t bytes);
+void window_fit(struct scache_writer *writer, bool is_short);
 
 /* -------------------------------------------------------------- overdue.c */
 

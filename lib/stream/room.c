@@ -16,19 +16,21 @@
 int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows)
 {
 	uint64_t ahead = grows ? min_u64(bytes, AHEAD_BYTES_MAX) : 0, all;
+	bool is_short;
 	int ret;
 
 	if (likely(bytes <= writer->charged))
 		return 0;
 	all = round_up_u64(bytes + ahead, CHARGE_UNIT);
 	ret = limits_reserve(writer->store, writer->name, all);
-	if (ret < 0 && ahead > 0) {
+	is_short = ret < 0 && ahead > 0;
+	if (is_short) {
 		all = round_up_u64(bytes, CHARGE_UNIT);
 		ret = limits_reserve(writer->store, writer->name, all);
 	}
 	if (ret == 0)
 		writer->charged = all;
-	window_fit(writer, bytes);
+	window_fit(writer, is_short && ret == 0);
 	return ret;
 }
 

@@ -3,8 +3,10 @@
  * window - a smaller one where space is short: what is produced far ahead of its readers may
  * be what the disk has no room for.
  *
- * It is set where more room is charged (room.c), which is seldom, by whatever thread stores;
- * so it stands in the entry, where all see it, and the writer looks there.
+ * Short it is when others had to go and still there is no room to charge as far ahead as usual
+ * (room.c): a cache that is merely full is none. It is set there, which is seldom, by whatever
+ * thread stores; so it stands in the entry, where all see it, and the writer looks there. Who
+ * stores nothing any more has the window that was asked for.
  */
 #include "store/limits.h"
 #include "stream/stream.h"
@@ -12,20 +14,19 @@
 #define SHARE 4			  /* of what may be stored yet one part is for the window */
 #define WINDOW_BYTES_MIN (256u << 10)
 
-void window_fit(struct scache_writer *writer, uint64_t bytes)
+void window_fit(struct scache_writer *writer, bool is_short)
 {
-	uint64_t asked = writer->asked_bytes, now = shm_load_relaxed(&writer->entry->window_bytes);
-	uint64_t spare, fitting;
+	uint64_t asked = writer->asked_bytes, fitting = asked;
+	struct limits_use use;
 
-	/*
-	 * What is not ahead so far need not be looked after. Lock step and no limit are no
-	 * matter of how much.
-	 */
-	if (bytes <= WINDOW_BYTES_MIN || asked <= WINDOW_BYTES_MIN || asked > UINT64_MAX / SHARE)
+	/* Lock step, or no limit: of those it is no matter of how much. */
+	if (asked <= WINDOW_BYTES_MIN || asked == UINT64_MAX)
 		return;
-	spare = limits_spare(writer->store, SHARE * asked);
-	fitting = max_u64(WINDOW_BYTES_MIN, min_u64(asked, spare / SHARE));
+	if (unlikely(is_short)) {
+		limits_measure(writer->store, &use);
+		fitting = max_u64(WINDOW_BYTES_MIN, min_u64(asked, use.spare_bytes / SHARE));
+	}
 	/* Nobody depends on it but the writer: whoever dies here leaves a window like any other. */
-	if (fitting != now)
+	if (fitting != shm_load_relaxed(&writer->entry->window_bytes))
 		shm_store_relaxed(&writer->entry->window_bytes, fitting);
 }

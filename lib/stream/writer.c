@@ -231,6 +231,7 @@ static bool passes_ring(struct scache_writer *writer, uint64_t bytes)
 static int64_t admit(struct scache_writer *writer, uint64_t bytes)
 {
 	int ret = heed_attention(writer);
+	uint64_t room;
 
 	if (ret < 0)
 		return ret;
@@ -239,7 +240,11 @@ static int64_t admit(struct scache_writer *writer, uint64_t bytes)
 		pace_look_after_readers(writer);
 		writer_count_bytes(writer);
 	}
-	return (int64_t)min_u64(bytes, min_u64(pace_room(writer), INT64_MAX));
+	room = pace_room(writer);
+	/* Then it is for readers that it waits, whatever else it may lack. */
+	if (room == 0)
+		writer->is_stranded = false;
+	return (int64_t)min_u64(bytes, min_u64(room, INT64_MAX));
 }
 
 /* One slice. Bytes taken; 0 = no room now; -errno for good. */

@@ -234,6 +234,48 @@ START_TEST(who_waits_for_a_ring_is_told_that_nobody_listens_any_more)
 }
 END_TEST
 
+/* Elected for "k"; its readers have so much time. */
+static struct scache_writer *create_impatient(struct scache *cache, uint64_t window_bytes,
+					      uint32_t policy, struct scache_reader **ret_reader)
+{
+	struct scache_acquire_options options = { .size = sizeof(options),
+						  .window_bytes = window_bytes,
+						  .writer_stall_ns = 60 * MS_NS,
+						  .stall_policy = policy };
+	struct scache_writer *writer = NULL;
+
+	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
+	must(writer != NULL);
+	return writer;
+}
+
+/* It is so short that its window is smaller from then on, and at the same time its file fails. */
+START_TEST(who_lacks_a_ring_and_readers_as_well_waits_for_readers)
+{
+	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = 1200000 };
+	static const char zeros[600000];
+	struct scache_writer *holder, *writer;
+	struct scache_reader *reader;
+	struct scache *cache;
+
+	scratch_options.rings = 1;
+	cache = scratch_open();
+	holder = scratch_create(cache, "has the ring", 0, NULL);
+	writer = create_impatient(cache, MIB, SCACHE_STALL_ABORT, &reader);
+	put(writer, 0, 500000);
+	must_be(scache_configure(cache, &changes), 0);
+	let_files_have(500000);
+	must_be(scache_write(writer, zeros, sizeof(zeros), 0), -EAGAIN);
+	must(scratch_info(reader).window_bytes < 500000);
+	must_be(scache_write(writer, zeros, sizeof(zeros), SCACHE_FOREVER), -ECANCELED);
+	must_be(scratch_stat(cache).stalled, 1);
+	let_files_have(RLIM_INFINITY);
+	scache_writer_close(writer);
+	scache_writer_close(holder);
+	end_with(cache, reader);
+}
+END_TEST
+
 /* ------------------------------------------------------------------------- holes */
 
 /* There are file systems that make none, FUSE often: then nothing is to happen. */
@@ -410,6 +452,42 @@ START_TEST(of_a_compressed_file_all_goes_when_all_have_passed_it)
 }
 END_TEST
 
+START_TEST(who_is_given_up_keeps_what_it_is_shown)
+{
+	static unsigned char expected[MIB];
+	struct scache_reader *live, *behind;
+	struct scache_writer *writer;
+	uint64_t at_live = 0, at = MIB;
+	const void *shown, *again;
+	struct scache *cache = scratch_open();
+
+	writer = create_impatient(cache, SCACHE_UNLIMITED, SCACHE_STALL_RUN, &live);
+	behind = scratch_find(cache, "k");
+	let_files_have(FILE_BYTES);
+	put(writer, 0, MIB);
+	must_be(pattern_read(live, 1, &at_live, MIB, 50000), 1);
+	/* The file itself: a copy is never that large. */
+	must_be(scache_peek(behind, &shown, MIB / 2, 0), MIB / 2);
+	/* Far enough that of the file all could go. */
+	for (int error; at < FILE_BYTES + 4 * RING_BYTES; at += 10000) {
+		must_be(pattern_write(writer, 1, at, at + 10000, 10000, &error), 10000);
+		must_be(pattern_read(live, 1, &at_live, at + 10000, 50000), 1);
+	}
+	must_be(scratch_stat(cache).stalled, 1);
+	expect_punched(cache, 0);
+	pattern_fill(1, 0, expected, sizeof(expected));
+	must(memcmp(shown, expected, MIB / 2) == 0);
+	must(scache_peek(behind, &again, 100000, 0) > 0);
+	must(memcmp(again, expected, 1000) == 0);
+	scache_reader_close(behind);
+	must_be(scache_finish(writer), SCACHE_NOT_KEPT);
+	scache_writer_close(writer);
+	must_be(pattern_read(live, 1, &at_live, UINT64_MAX, 60000), 0);
+	let_files_have(RLIM_INFINITY);
+	end_with(cache, live);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -417,6 +495,8 @@ int main(void)
 		who_began_without_a_ring_gets_one_when_its_file_fails,
 		so_does_who_produces_in_place,
 		without_any_ring_the_writer_waits_for_one_or_for_its_file,
+		who_lacks_a_ring_and_readers_as_well_waits_for_readers,
+		who_is_given_up_keeps_what_it_is_shown,
 		who_waits_for_a_ring_is_told_that_nobody_listens_any_more,
 		what_all_have_read_of_a_file_that_failed_is_punched_and_never_read_as_zeros,
 		what_a_peek_shows_stays_whoever_else_goes_on,

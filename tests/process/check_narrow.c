@@ -11,7 +11,7 @@
 #define MIB (1ull << 20)
 #define LEAST_BYTES (256u << 10)
 #define WINDOW_BYTES (2 * MIB)
-#define LIMIT_BYTES (16 * MIB)
+#define LIMIT_BYTES (15 * MIB) /* not where what is charged ahead just fits */
 
 static void allow(struct scache *cache, uint64_t max_bytes)
 {
@@ -46,7 +46,7 @@ static void is_narrow(uint64_t window_bytes, uint64_t least_bytes)
 	must(writer != NULL);
 	go_on(writer, reader, &position, 4 * MIB);
 	must_be(scratch_info(reader).window_bytes, window_bytes);
-	go_on(writer, reader, &position, 15 * MIB);
+	go_on(writer, reader, &position, 14 * MIB);
 	must_be(scratch_info(reader).window_bytes, least_bytes);
 	if (least_bytes == LEAST_BYTES) {
 		put(writer, position, position + LEAST_BYTES);
