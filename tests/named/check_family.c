@@ -22,15 +22,6 @@
 #include "../util/scratch.h"
 #include "../util/spawn.h"
 
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define UNDER_ASAN 1
-#else
-#define UNDER_ASAN 0
-#endif
-
 #define WORKERS 8
 #define BLOB_BYTES 600000ull
 
@@ -466,6 +457,5 @@ int main(void)
 		t10_a_fork_while_threads_are_inside_calls,
 	};
 
-	/* The malloc() of AddressSanitizer may hang in a child forked beside threads. */
 	return scratch_run("family", tests, sizeof(tests) / sizeof(tests[0]) - UNDER_ASAN);
 }
