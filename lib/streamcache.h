@@ -475,7 +475,8 @@ SCACHE_API int scache_fetch_to_fd(struct scache *cache, const void *key, size_t 
  *            did not move (SCACHE_STALL_ABORT)
  * A disk that is full or fails, or a limit, is no error: it goes on from the ring, as
  * its slowest reader reads, and is not kept. If there is no ring either it waits until
- * one is free or the disk has room, for as long as @timeout_ns says.
+ * one is free or the disk has room, for as long as @timeout_ns says: that it may be this
+ * very thread that keeps the last ring, by a reader of another entry, is not noticed.
  * Blocks: for readers, and for the disk. Threads: one per writer.
  * If you die inside: readers get every byte published so far, then -EOWNERDEAD.
  */
