@@ -22,21 +22,24 @@ static uint64_t after_death(const struct shm_entry *entry, uint64_t word)
 }
 
 /* Its producer is dead, or (an orphan) has no successor: then whoever waits wakes. */
-static bool fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
+static void fail_fill(struct peer *peer, uint32_t idx, uint64_t word)
 {
 	struct shm_entry *entry = entry_at(peer->segment, idx);
 	uint64_t after = after_death(entry, word);
+	bool is_overdue = state_of(word) == ENTRY_ORPHAN &&
+			  entry_is_overdue(peer->segment, idx, clock_shared_ns());
 
 	if (!shm_cas(entry_state_word(peer->segment, idx), word, after))
-		return false;
+		return;
 	/* STEP reap-failed: failed, or an orphan; nobody told. Die here: waiters look at their tick. */
 	STEP("reap-failed");
 	if (state_of(after) == ENTRY_FAILED)
 		peer_count(peer, STAT_FAILURES, 1);
 	else
 		shm_lower(&peer->segment->header->next_sweep_ns, clock_shared_ns() + NS_PER_SEC);
+	if (is_overdue)
+		peer_count(peer, STAT_OVERDUE, 1);
 	peer_count(peer, STAT_WAKES, (uint64_t)wait_announce(&entry->readers_event));
-	return true;
 }
 
 static void reap_entry(struct peer *peer, uint32_t idx, uint64_t word)
@@ -129,18 +132,15 @@ bool repair_producer(struct peer *peer, struct entry_name name)
 	struct segment *segment = peer->segment;
 	uint64_t word = shm_load(entry_state_word(segment, name.idx));
 	uint32_t slot = state_owner(word);
-	bool is_overdue;
 	uint64_t now_ns;
 
 	if (state_gen(word) != name.gen || !state_is_growing(word))
 		return true;
 	if (state_of(word) == ENTRY_ORPHAN) {
 		now_ns = clock_shared_ns();
-		is_overdue = entry_is_overdue(segment, name.idx, now_ns);
-		if (!is_overdue && !orphan_is_forsaken(word, now_ns))
+		if (!entry_is_overdue(segment, name.idx, now_ns) && !orphan_is_forsaken(word, now_ns))
 			return false;
-		if (fail_fill(peer, name.idx, word) && is_overdue)
-			peer_count(peer, STAT_OVERDUE, 1);
+		fail_fill(peer, name.idx, word);
 	} else {
 		if (!peer_is_dead(peer, slot))
 			return false;

@@ -35,7 +35,7 @@ int repair_if_dead(struct peer *peer, uint32_t slot);
  */
 bool repair_producer(struct peer *peer, struct entry_name name);
 
-/* repair_fail_orphan - nobody can go on with it. False: it is no orphan, as @word says. */
+/* repair_fail_orphan - nobody can go on with it, or should. False: it is no orphan, as @word says. */
 bool repair_fail_orphan(struct peer *peer, struct entry_name name, uint64_t word);
 
 /* repair_reap_all - look at every slot in use. Returns the number reaped. */

@@ -182,9 +182,9 @@ int writer_open(struct store *store, struct entry_name name, int fd,
 
 /*
  * writer_take_over - the same for an ORPHAN, as @state says, which is ours then:
- * goes on behind what has been published. 0; -EAGAIN: somebody else was faster, or what
- * was published is not all there any more, and it has failed; -errno. @level: of compression,
- * if that is what it is for; 0: the default.
+ * goes on behind what has been published. 0; -EAGAIN: somebody else was faster, or it has
+ * failed, as it is overdue or what was published is not all there any more; -errno. @level:
+ * of compression, if that is what it is for; 0: the default.
  */
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
 		     uint32_t level, struct scache_writer **ret_writer);

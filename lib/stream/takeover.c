@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/step.h"
 #include "base/thread.h"
 #include "index/repair.h"
@@ -99,8 +100,13 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 {
 	UNCANCELLED;
 	struct scache_writer *writer;
-	int fd, ret = open_file(store, name, &fd);
+	int fd, ret;
 
+	/* Ours would fail as well, and before its readers: they may do better with another one. */
+	if (entry_is_overdue(store->segment, name.idx, clock_shared_ns()) &&
+	    repair_fail_orphan(store->peer, name, state))
+		return -EAGAIN;
+	ret = open_file(store, name, &fd);
 	/* All that can fail before it is ours, so that it stays for others: if anybody can. */
 	if (ret == -ENOENT && repair_fail_orphan(store->peer, name, state))
 		return -EAGAIN;

@@ -244,6 +244,62 @@ START_TEST(what_a_dead_one_has_left_fails_and_is_not_gone_on_with)
 }
 END_TEST
 
+/* One who would go on with it, if it were not overdue. */
+struct successor {
+	struct scache *cache;
+	int calls;
+};
+
+static int produce_anew(void *arg, struct scache_writer *writer)
+{
+	struct successor *successor = arg;
+	int error = 0;
+
+	allow(successor->cache, SCACHE_UNLIMITED);
+	successor->calls++;
+	must_be(scache_written(writer), 0);
+	must_be(pattern_write(writer, 1, 0, BLOB_BYTES, 10000, &error), BLOB_BYTES);
+	return 0;
+}
+
+/* A read and a pread look for an orphan before they see whether it is overdue. */
+START_TEST(who_waits_for_what_a_dead_one_has_left_begins_anew_and_does_not_go_on)
+{
+	for (int is_begun = 0; is_begun <= 1; is_begun++) {
+		struct silent silent = { .flags = SCACHE_RESUMABLE, .bytes = is_begun ? 5000 : 0 };
+		struct scache_acquire_options options = { .size = sizeof(options),
+							  .flags = SCACHE_RESUMABLE };
+		struct successor successor = { .cache = scratch_open() };
+		struct scache_producer producer = { .size = sizeof(producer),
+						    .create = produce_anew,
+						    .arg = &successor };
+		uint64_t position = 0, before = scratch_stat(successor.cache).overdue;
+		struct scache_reader *reader;
+		struct child child;
+
+		child_start(&child, be_silent, &silent);
+		child_hear(&child);
+		must_be(scache_fetch(successor.cache, "k", 1, &options, &producer, &reader, NULL), 0);
+		must_be(pattern_read(reader, 1, &position, silent.bytes, 3000), 1);
+		child_kill(&child);
+		allow_no_more(successor.cache);
+		if (is_begun) {
+			must_be(pattern_read(reader, 1, &position, UINT64_MAX, 3000), -EOWNERDEAD);
+			must_be(position, 5000);
+			allow(successor.cache, SCACHE_UNLIMITED);
+		} else {
+			must_be(pread_at(reader, 0, 10, SCACHE_FOREVER), 10);
+			pattern_read_all(reader, 1, BLOB_BYTES);
+		}
+		must_be(successor.calls, !is_begun);
+		must_be(scratch_stat(successor.cache).overdue, before + 1);
+		scache_reader_close(reader);
+		scache_remove(successor.cache, "k", 1);
+		end_with(successor.cache, NULL);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -254,6 +310,7 @@ int main(void)
 		who_comes_after_a_silent_one_has_a_production_of_his_own,
 		the_next_who_produces_anything_hides_what_is_overdue,
 		what_a_dead_one_has_left_fails_and_is_not_gone_on_with,
+		who_waits_for_what_a_dead_one_has_left_begins_anew_and_does_not_go_on,
 	};
 
 	return SCRATCH_RUN("overdue", tests);
