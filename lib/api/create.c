@@ -91,7 +91,6 @@ static enum round open_pair(struct request *rq, struct entry_name name, struct s
 {
 	struct store *store = rq->store;
 
-	pace_accept(rq->writer, &rq->terms);
 	rq->writer->open_streams = job_streams(rq->cache);
 	atomic_fetch_add(rq->writer->open_streams, 1);
 	store_get(store);
@@ -146,6 +145,7 @@ static enum round open_created(struct request *rq, struct entry_name name, int f
 		return ROUND_BYPASS;
 	}
 	rq->writer->level = level_of(rq);
+	pace_accept(rq->writer, &rq->terms);
 	peer_count(store->peer, STAT_PRODUCTIONS, 1);
 	if (fd < 0)
 		writer_go_without_file(rq->writer);
@@ -157,7 +157,7 @@ enum round create_by_take_over(struct request *rq, struct entry_name name, uint6
 {
 	struct stream_pair *pair = rq->want_reader ? calloc(1, sizeof(*pair)) : NULL;
 	int ret = pair == NULL && rq->want_reader ?
-			  -ENOMEM : writer_take_over(rq->store, name, state, level_of(rq),
+			  -ENOMEM : writer_take_over(rq->store, name, state, &rq->terms, level_of(rq),
 					   &rq->writer);
 
 	if (ret == 0)

@@ -161,12 +161,11 @@ static int take_over(struct reader_origin *origin, struct store *store, struct e
 		return -ENOTSUP;
 	level = fetch->options.level != 0 ? fetch->options.level :
 					    (uint32_t)store_setting(store, SETTING_LEVEL);
-	ret = writer_take_over(store, name, state, level, &writer);
+	request_terms(&fetch->options, &terms);
+	ret = writer_take_over(store, name, state, &terms, level, &writer);
 	if (ret < 0)
 		return ret;
 	fetch->takeovers++;
-	request_terms(&fetch->options, &terms);
-	pace_accept(writer, &terms);
 	writer->open_streams = &fetch->cache->job_streams;
 	atomic_fetch_add(writer->open_streams, 1);
 	store_get(store);

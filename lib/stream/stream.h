@@ -187,7 +187,8 @@ int writer_open(struct store *store, struct entry_name name, int fd,
  * of compression, if that is what it is for; 0: the default.
  */
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
-		     uint32_t level, struct scache_writer **ret_writer);
+		     const struct writer_terms *terms, uint32_t level,
+		     struct scache_writer **ret_writer);
 
 /* writer_is_transient - is it not to be retained? Then its file is nobody's but its readers'. */
 static inline bool writer_is_transient(const struct scache_writer *writer)

@@ -96,7 +96,8 @@ static void settle(struct scache_writer *writer, uint64_t state)
 }
 
 int writer_take_over(struct store *store, struct entry_name name, uint64_t state,
-		     uint32_t level, struct scache_writer **ret_writer)
+		     const struct writer_terms *terms, uint32_t level,
+		     struct scache_writer **ret_writer)
 {
 	UNCANCELLED;
 	struct scache_writer *writer;
@@ -125,6 +126,8 @@ int writer_take_over(struct store *store, struct entry_name name, uint64_t state
 	}
 	writer->level = level;
 	settle(writer, state);
+	/* Before anything is stored, perhaps by another thread, which fits the window. */
+	pace_accept(writer, terms);
 	if (fd < 0 && !writer->ring_only) {
 		fd = declared_create_file(store, name);
 		writer->fd = fd;

@@ -428,8 +428,9 @@ static void run_abort(struct process *me)
 static int take_over(struct reader_origin *origin, struct store *store, struct entry_name name,
 		     uint64_t state)
 {
+	const struct writer_terms terms = { .stall_ns = UINT64_MAX };
 	struct process *me = running;
-	int ret = writer_take_over(store, name, state, 0, &me->writer);
+	int ret = writer_take_over(store, name, state, &terms, 0, &me->writer);
 
 	(void)origin;
 	if (ret < 0)
