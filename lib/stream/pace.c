@@ -206,10 +206,11 @@ static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
 void pace_accept(struct scache_writer *writer, const struct writer_terms *terms)
 {
 	writer->terms = *terms;
-	/* Of another's entry: who says nothing of the window goes on with what there is. */
-	if (!writer->taken_over || terms->window_bytes == 0)
+	if (!writer->taken_over)
 		return;
-	writer->asked_bytes = terms->window_bytes == SCACHE_ZERO ? 0 : terms->window_bytes;
+	writer->asked_bytes = terms->window_bytes == SCACHE_ZERO ? 0 :
+			      terms->window_bytes != 0 ? terms->window_bytes :
+				      window_inherited(writer);
 	shm_store_relaxed(&writer->entry->window_bytes, writer->asked_bytes);
 }
 

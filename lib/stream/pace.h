@@ -14,7 +14,7 @@ struct store;
 
 /* What its caller has said of a writer; see struct scache_acquire_options. */
 struct writer_terms {
-	uint64_t window_bytes; /* 0: the cache's, or the entry's if it is another's */
+	uint64_t window_bytes; /* 0: the cache's; see window_inherited() if it is another's entry */
 	uint64_t stall_ns;     /* UINT64_MAX = for ever */
 	uint32_t stall_policy, finish_percent;
 	uint64_t finish_bytes; /* 0: no */
@@ -78,6 +78,12 @@ uint64_t stall_room(struct scache_writer *writer, uint64_t bytes);
 bool linger_is_borne(struct scache_writer *writer);
 
 /* --------------------------------------------------------------- window.c */
+
+/*
+ * window_inherited - of another's entry, for who says nothing of the window: what there is, and
+ * no less than the cache's if it may have been made smaller. Nobody knows what it was.
+ */
+uint64_t window_inherited(const struct scache_writer *writer);
 
 /*
  * window_fit - the window that was asked for, or one that fits what may yet be stored if that

@@ -14,6 +14,17 @@
 #define SHARE 4			  /* of what may be stored yet one part is for the window */
 #define WINDOW_BYTES_MIN (256u << 10)
 
+uint64_t window_inherited(const struct scache_writer *writer)
+{
+	const struct segment *segment = writer->store->segment;
+	uint64_t now = shm_load_relaxed(&writer->entry->window_bytes);
+
+	/* Then that is what was asked for. */
+	if (writer->ring_only || now < WINDOW_BYTES_MIN)
+		return now;
+	return max_u64(now, segment_setting(segment, SETTING_WINDOW_BYTES));
+}
+
 void window_fit(struct scache_writer *writer, bool is_short)
 {
 	uint64_t asked = writer->asked_bytes, fitting = asked;
