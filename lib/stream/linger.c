@@ -29,11 +29,10 @@ bool linger_is_borne(struct scache_writer *writer)
 
 	if (state_is_hidden(shm_load(writer->state)))
 		return false;
-	if (is_nearly_done(writer)) {
-		/* And it stays that: nobody has to be asked again. */
-		writer->run_to_end = true;
+	/* And it stays that: while the door is open nobody has to be asked again. */
+	writer->is_nearly_done = is_nearly_done(writer);
+	if (writer->is_nearly_done)
 		return true;
-	}
 	if (writer->terms.linger_ns == 0)
 		return false;
 	now_ns = clock_own_ns();

@@ -46,16 +46,18 @@ static void survey_attached(const struct scache_writer *writer, struct cursor_su
 
 bool pace_is_abandoned(struct scache_writer *writer)
 {
+	bool is_open = !state_is_hidden(shm_load(writer->state));
 	struct cursor_survey survey;
 
-	if (writer->run_to_end)
+	if (writer->run_to_end || (writer->is_nearly_done && is_open))
 		return false;
 	/* Nobody yet is not nobody any more, unless the door is closed already. */
-	if (shm_load(&writer->entry->had_reader) == 0 && !state_is_hidden(shm_load(writer->state)))
+	if (shm_load(&writer->entry->had_reader) == 0 && is_open)
 		return false;
 	survey_attached(writer, &survey);
 	if (survey.count > 0) {
 		writer->left_since_ns = 0;
+		writer->is_nearly_done = false;
 		return false;
 	}
 	if (linger_is_borne(writer))
@@ -85,7 +87,8 @@ static uint64_t window_room(const struct scache_writer *writer)
 /* Ask all cursors. Nobody: as if there were one at the start, or, if told to go on, at the end. */
 void pace_survey(struct scache_writer *writer, struct cursor_survey *survey)
 {
-	uint64_t nobody = writer->run_to_end ? writer->written : 0, pace;
+	uint64_t nobody = writer->run_to_end || writer->is_nearly_done ? writer->written : 0;
+	uint64_t pace;
 
 	survey_attached(writer, survey);
 	writer->readers = survey->count;

@@ -150,6 +150,7 @@ struct scache_writer {
 	int punch_fd; /* the file that was given up, if holes can be made in it; or -1 */
 	uint64_t punched; /* up to here we have made them */
 	bool run_to_end;
+	bool is_nearly_done; /* when all had left: goes on without them while the door is open */
 	bool pace_slowest;
 	bool is_lz4, is_auto; /* the second: not decided yet */
 	uint32_t level;	      /* of compression; 0 = the default */

@@ -68,7 +68,8 @@ static int heed_attention(struct scache_writer *writer)
 
 	if (unlikely(ret < 0))
 		return ret;
-	if (likely(shm_load(&writer->entry->attention) == 0 && writer->left_since_ns == 0))
+	if (likely(shm_load(&writer->entry->attention) == 0 && writer->left_since_ns == 0 &&
+		   !writer->is_nearly_done))
 		return 0;
 	/* Cleared before the survey, or a leaver in between would be missed. */
 	shm_store(&writer->entry->attention, 0);

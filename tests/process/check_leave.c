@@ -129,6 +129,47 @@ START_TEST(what_was_removed_is_not_finished_for_nobody)
 }
 END_TEST
 
+static void remove_it(struct scache *cache)
+{
+	must_be(scache_remove(cache, "k", 1), 0);
+}
+
+static void allow_nothing_more(struct scache *cache)
+{
+	const struct scache_options changes = { .size = sizeof(changes), .max_bytes = 64 << 10 };
+
+	must_be(scache_configure(cache, &changes), 0);
+}
+
+/* Nobody is there any more; then the door closes, too, at once or when the file fails. */
+START_TEST(what_is_nearly_done_is_not_finished_behind_a_closed_door)
+{
+	static void (*const closings[])(struct scache *) = { remove_it, allow_nothing_more };
+
+	for (size_t i = 0; i < sizeof(closings) / sizeof(closings[0]); i++) {
+		struct scache *cache = scratch_open();
+		struct scache_reader *reader;
+		struct scache_writer *writer = create_with(
+			cache,
+			(struct scache_acquire_options){ .declared_bytes = BLOB_BYTES,
+							 .finish_percent = 10 },
+			&reader);
+		int error = 0;
+
+		put(writer, 0, 60000);
+		scache_reader_close(reader);
+		put(writer, 60000, 70000);
+		closings[i](cache);
+		must(pattern_write(writer, 1, 70000, BLOB_BYTES, 1000, &error) <
+		     BLOB_BYTES - 70000);
+		must_be(error, -EPIPE);
+		must_be(scratch_stat(cache).degraded, i);
+		scache_writer_close(writer);
+		end_with(cache, NULL);
+	}
+}
+END_TEST
+
 START_TEST(who_lingers_gives_up_in_the_end)
 {
 	for (uint32_t flags = 0; flags <= SCACHE_PASS_THROUGH; flags += SCACHE_PASS_THROUGH) {
@@ -250,6 +291,7 @@ int main(void)
 	const TTest *const tests[] = {
 		what_is_nearly_done_is_finished,
 		what_was_removed_is_not_finished_for_nobody,
+		what_is_nearly_done_is_not_finished_behind_a_closed_door,
 		who_lingers_gives_up_in_the_end,
 		who_comes_while_it_lingers_goes_on_as_if_nothing_had_been,
 		each_who_leaves_is_lingered_for,
