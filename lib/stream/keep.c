@@ -94,13 +94,7 @@ static int write_end(struct scache_writer *writer, const unsigned char *tail, si
 	if (data == NULL)
 		return -ENOMEM;
 	footer_encode(&footer, data);
-	ret = room_reserve(writer, footer.stored_bytes + all, false);
-	for (int i = 0; ret == 0 && i < 2; i++) {
-		ret = blob_write_two(writer->fd, tail, bytes, data, (size_t)all,
-				     footer.stored_bytes - bytes);
-		if (likely(ret == 0) || !room_was_short(writer, ret, bytes + all))
-			break;
-	}
+	ret = room_write_two(writer, tail, bytes, data, (size_t)all, footer.stored_bytes - bytes);
 	free(data);
 	if (ret == 0)
 		shm_store_relaxed(&writer->entry->file_bytes, footer.stored_bytes + all);

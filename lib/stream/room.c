@@ -34,7 +34,8 @@ int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows)
 	return ret;
 }
 
-bool room_was_short(struct scache_writer *writer, int error, uint64_t bytes)
+/* A write of @bytes has ended in @error: others go for it. True: try again. */
+static bool was_short(struct scache_writer *writer, int error, uint64_t bytes)
 {
 	UNCANCELLED;
 
@@ -51,7 +52,21 @@ int room_write(struct scache_writer *writer, const void *data, size_t bytes, uin
 	if (ret < 0)
 		return ret;
 	ret = blob_write(writer->fd, data, bytes, offset);
-	if (unlikely(ret < 0) && room_was_short(writer, ret, bytes))
+	if (unlikely(ret < 0) && was_short(writer, ret, bytes))
 		ret = blob_write(writer->fd, data, bytes, offset);
+	return ret;
+}
+
+int room_write_two(struct scache_writer *writer, const void *first, size_t first_bytes,
+		   const void *second, size_t second_bytes, uint64_t offset)
+{
+	uint64_t bytes = (uint64_t)first_bytes + second_bytes;
+	int ret = room_reserve(writer, offset + bytes, false);
+
+	if (ret < 0)
+		return ret;
+	ret = blob_write_two(writer->fd, first, first_bytes, second, second_bytes, offset);
+	if (unlikely(ret < 0) && was_short(writer, ret, bytes))
+		ret = blob_write_two(writer->fd, first, first_bytes, second, second_bytes, offset);
 	return ret;
 }

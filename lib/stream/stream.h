@@ -236,11 +236,12 @@ void writer_punch(struct scache_writer *writer);
  */
 int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows);
 
-/* room_was_short - a write of @bytes has ended in @error: others go for it. True: try again. */
-bool room_was_short(struct scache_writer *writer, int error, uint64_t bytes);
-
 /* room_write - reserve, and blob_write(), twice if need be. 0 or -errno. */
 int room_write(struct scache_writer *writer, const void *data, size_t bytes, uint64_t offset);
+
+/* room_write_two - the same by blob_write_two(), and nothing follows. */
+int room_write_two(struct scache_writer *writer, const void *first, size_t first_bytes,
+		   const void *second, size_t second_bytes, uint64_t offset);
 
 /* ------------------------------------------------------------- compress.c */
 

@@ -92,6 +92,17 @@ END_TEST
 
 /* ------------------------------------------------------------ full from the start */
 
+/* All but @spare bytes of the file system are somebody else's. */
+static void fill_up(const char *path, uint64_t spare)
+{
+	struct statvfs fs;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+	must(fd >= 0 && fstatvfs(fd, &fs) == 0);
+	must(posix_fallocate(fd, 0, (off_t)(fs.f_bavail * fs.f_frsize - spare)) == 0);
+	must(close(fd) == 0);
+}
+
 /* @key of @bytes, of which so many are declared, and read; what finish says. */
 static int put_declared(struct scache *cache, const char *key, uint64_t declared, uint64_t bytes)
 {
@@ -138,6 +149,34 @@ START_TEST(without_an_inode_for_a_new_blob_an_old_one_goes)
 }
 END_TEST
 
+/* All of it is still in the ring when it is finished: one write at the end, and one more. */
+START_TEST(on_a_full_disk_a_small_blob_has_the_place_of_another)
+{
+	struct scache *cache;
+	char key[] = "0", other[320];
+
+	mount_small(scratch_dir, "size=8m,mode=0700");
+	snprintf(other, sizeof(other), "%s/other", scratch_dir);
+	cache = scratch_open();
+	for (int i = 0; i < 20; i++) {
+		key[0] = (char)('a' + i);
+		must_be(put_declared(cache, key, 0, 60000), 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		fill_up(other, 0);
+		key[0] = (char)('0' + i);
+		must_be(put_declared(cache, key, 0, 30000), 0);
+		must(!scratch_misses(cache, key));
+		must_be(scratch_stat(cache).evicted, i + 1);
+		must(unlink(other) == 0);
+	}
+	scratch_is_clean(cache);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(scratch_dir) == 0);
+}
+END_TEST
+
 START_TEST(for_a_declared_size_others_go_only_if_that_helps)
 {
 	struct scache *cache;
@@ -159,17 +198,6 @@ START_TEST(for_a_declared_size_others_go_only_if_that_helps)
 	must(umount(scratch_dir) == 0);
 }
 END_TEST
-
-/* All but @spare bytes of the file system are somebody else's. */
-static void fill_up(const char *path, uint64_t spare)
-{
-	struct statvfs fs;
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
-
-	must(fd >= 0 && fstatvfs(fd, &fs) == 0);
-	must(posix_fallocate(fd, 0, (off_t)(fs.f_bavail * fs.f_frsize - spare)) == 0);
-	must(close(fd) == 0);
-}
 
 START_TEST(a_segment_on_the_disk_that_is_full_has_fewer_rings_or_is_done_without)
 {
@@ -263,6 +291,7 @@ int main(void)
 		a_full_disk_is_noticed_by_nobody,
 		a_disk_that_fills_while_it_is_compressed_is_noticed_by_nobody,
 		without_an_inode_for_a_new_blob_an_old_one_goes,
+		on_a_full_disk_a_small_blob_has_the_place_of_another,
 		for_a_declared_size_others_go_only_if_that_helps,
 		a_segment_on_the_disk_that_is_full_has_fewer_rings_or_is_done_without,
 		a_segment_that_does_not_fit_is_said_so_and_leaves_nothing,
