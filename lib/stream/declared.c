@@ -43,17 +43,25 @@ static uint64_t lacking(int fd, uint64_t bytes)
 	return bytes - min_u64(have, bytes);
 }
 
-/* The cache's other blobs go for it, but not if all of them together are not enough. */
-static int make_way(struct store *store, int fd, uint64_t bytes)
+/* Not if all of the cache's other blobs together are not enough: then none of them is to go. */
+static bool may_fit(const struct store *store, int fd, uint64_t bytes)
 {
 	uint64_t missing = lacking(fd, bytes);
 	struct limits_use use;
 
 	if (missing == 0)
-		return 0;
+		return true;
 	limits_measure(store, &use);
-	if (use.bytes < missing)
-		return -ENOSPC;
+	return use.bytes >= missing;
+}
+
+/* Others go for it. */
+static int make_way(struct store *store, int fd, uint64_t bytes)
+{
+	uint64_t missing = lacking(fd, bytes);
+
+	if (missing == 0)
+		return 0;
 	limits_make_way(store, missing);
 	return lacking(fd, bytes) == 0 ? 0 : -ENOSPC;
 }
@@ -94,9 +102,11 @@ int declared_create_file(struct store *store, struct entry_name name)
 	if (fd < 0 || !is_reserved(declared_bytes) ||
 	    shm_load_relaxed((shm_u32 *)&entry->flags) & (ENTRY_LZ4 | ENTRY_AUTO))
 		return fd;
-	ret = make_way(store, fd, declared_bytes);
+	/* What the limits do not allow needs no room on the disk. */
+	ret = may_fit(store, fd, declared_bytes) ?
+		      limits_reserve(store, name, declared_bytes) : -ENOSPC;
 	if (ret == 0)
-		ret = limits_reserve(store, name, declared_bytes);
+		ret = make_way(store, fd, declared_bytes);
 	if (ret == 0)
 		ret = reserve(fd, declared_bytes);
 	if (ret == 0)

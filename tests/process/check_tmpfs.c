@@ -179,6 +179,7 @@ END_TEST
 
 START_TEST(for_a_declared_size_others_go_only_if_that_helps)
 {
+	const struct scache_options allowed = { .size = sizeof(allowed), .max_bytes = 7500000 };
 	struct scache *cache;
 
 	mount_small(scratch_dir, "size=8m,mode=0700");
@@ -188,10 +189,13 @@ START_TEST(for_a_declared_size_others_go_only_if_that_helps)
 	/* More than there is at all: nobody goes, and it is from the ring. */
 	must_be(put_declared(cache, "too large", 9000000, 9000000), SCACHE_NOT_KEPT);
 	must_be(scratch_stat(cache).evicted, 0);
-	/* As much as there is if one of them goes. */
+	/* As much as there is if one of them goes, but more than is allowed. */
+	must_be(scache_configure(cache, &allowed), 0);
+	must_be(put_declared(cache, "not allowed", 7600000, 7600000), SCACHE_NOT_KEPT);
+	must_be(scratch_stat(cache).evicted, 0);
 	must_be(put_declared(cache, "c", 4500000, 4500000), 0);
 	must_be(scratch_stat(cache).evicted, 1);
-	must_be(scratch_stat(cache).degraded, 1);
+	must_be(scratch_stat(cache).degraded, 2);
 	scratch_is_clean(cache);
 	scratch_close(cache);
 	must_be(scache_destroy(scratch_dir, NULL), 0);
