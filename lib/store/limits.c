@@ -20,6 +20,7 @@
 #define FORMER_FILES 512     /* that one look for room counts */
 #define FORMER_PART 256	     /* as long as not all are: of the limit at a time, */
 #define FORMER_SPARE_BYTES (1u << 20) /* and no more than that */
+#define WAY_TRIES 256 /* each with a pause: longer than LEASE_NS */
 #define DISK_SHARE 4 /* of what others may take as well, one part without asking again */
 
 enum kind {
@@ -342,17 +343,29 @@ int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes)
 	return spend(store, &taker, bytes - before);
 }
 
-void limits_make_way(struct store *store, uint64_t bytes)
+bool limits_make_way(struct store *store, uint64_t bytes, uint32_t *tries)
 {
 	UNCANCELLED;
 	const struct timespec pause = { .tv_nsec = ROOM_PAUSE_NS };
+	uint64_t lease_ns = 0;
+	struct measure m = { .going = 1 };
 
-	if (evict_some(store, bytes, 0, NULL) == 0 &&
-	    !(former_adopt_some(store) && evict_some(store, bytes, 0, NULL) > 0))
-		return;
-	/* What has gone takes no room, unless somebody stands in the index just now. */
-	if (sweep_collect(store) == 0)
+	if (*tries >= WAY_TRIES)
+		return false;
+	(*tries)++;
+	if (take_lease(store, &lease_ns)) {
+		*tries = WAY_TRIES;
+		if (evict_some(store, bytes, 0, NULL) == 0 && former_adopt_some(store))
+			evict_some(store, bytes, 0, NULL);
+		measure(store, NULL, &m);
+	}
+	/* Others are at it yet; or who has gone for us stands in grace. */
+	if (m.going > 0) {
 		nanosleep(&pause, NULL);
+		sweep_collect(store);
+	}
+	drop_lease(store, lease_ns);
+	return true;
 }
 
 static void set_charge(struct store *store, struct entry_name name, uint64_t bytes)

@@ -31,8 +31,12 @@ struct evict_watch;
  */
 int limits_reserve(struct store *store, struct entry_name name, uint64_t bytes);
 
-/* limits_make_way - the disk itself lacks @bytes, whatever is allowed: others go for them. */
-void limits_make_way(struct store *store, uint64_t bytes);
+/*
+ * limits_make_way - the disk itself lacks @bytes, whatever is allowed: others go for them, unless
+ * some go already for somebody else. True: try again. False: once they have gone for us that
+ * has not helped. *@tries is ours to keep, and 0 at first.
+ */
+bool limits_make_way(struct store *store, uint64_t bytes, uint32_t *tries);
 
 /* limits_settle - our entry's file, open as @fd, has what it has. */
 void limits_settle(struct store *store, struct entry_name name, int fd);

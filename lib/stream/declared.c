@@ -58,12 +58,13 @@ static bool may_fit(const struct store *store, int fd, uint64_t bytes)
 /* Others go for it. */
 static int make_way(struct store *store, int fd, uint64_t bytes)
 {
-	uint64_t missing = lacking(fd, bytes);
+	uint64_t missing;
+	uint32_t tries = 0;
 
-	if (missing == 0)
-		return 0;
-	limits_make_way(store, missing);
-	return lacking(fd, bytes) == 0 ? 0 : -ENOSPC;
+	while ((missing = lacking(fd, bytes)) > 0)
+		if (!limits_make_way(store, missing, &tries))
+			return -ENOSPC;
+	return 0;
 }
 
 /* 0 also if the file system cannot do that: the writes will tell. */
@@ -79,15 +80,17 @@ static int reserve(int fd, uint64_t bytes)
 	return ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG ? ret : 0;
 }
 
-/* Names take room as well: directories, inodes. */
+/* Names take room as well: an inode for the directory, and one for the file. */
 static int create_file(struct store *store, struct entry_name name)
 {
 	struct key_hash hash = entry_hash(entry_at(store->segment, name.idx));
 	int fd = blob_create(store, name, hash);
 
-	for (int i = 0; i < 2 && unlikely(fd == -ENOSPC || fd == -EDQUOT); i++) {
-		limits_make_way(store, 1);
-		fd = blob_create(store, name, hash);
+	for (int i = 0; i < 2; i++) {
+		uint32_t tries = 0;
+
+		while (unlikely(fd == -ENOSPC || fd == -EDQUOT) && limits_make_way(store, 1, &tries))
+			fd = blob_create(store, name, hash);
 	}
 	return fd;
 }

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 
-#include "base/thread.h"
 #include "store/blob.h"
 #include "store/limits.h"
 #include "stream/stream.h"
@@ -34,15 +33,17 @@ int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows)
 	return ret;
 }
 
-/* A write of @bytes has ended in @error: others go for it. True: try again. */
-static bool was_short(struct scache_writer *writer, int error, uint64_t bytes)
+/*
+ * What a write of @bytes has come to. True: try again, others have gone for it; which they do once
+ * only, until one succeeds: who waits for a ring tries in vain again and again. No room on
+ * the disk makes a file larger than it may be.
+ */
+static bool was_short(struct scache_writer *writer, int ret, uint64_t bytes)
 {
-	UNCANCELLED;
-
-	if (error != -ENOSPC && error != -EDQUOT && error != -EFBIG && error != -EIO)
-		return false;
-	limits_make_way(writer->store, bytes);
-	return true;
+	if (likely(ret == 0))
+		writer->way_tries = 0;
+	return unlikely(ret == -ENOSPC || ret == -EDQUOT || ret == -EIO) &&
+	       limits_make_way(writer->store, bytes, &writer->way_tries);
 }
 
 int room_write(struct scache_writer *writer, const void *data, size_t bytes, uint64_t offset)
@@ -51,9 +52,9 @@ int room_write(struct scache_writer *writer, const void *data, size_t bytes, uin
 
 	if (ret < 0)
 		return ret;
-	ret = blob_write(writer->fd, data, bytes, offset);
-	if (unlikely(ret < 0) && was_short(writer, ret, bytes))
+	do
 		ret = blob_write(writer->fd, data, bytes, offset);
+	while (was_short(writer, ret, bytes));
 	return ret;
 }
 
@@ -65,8 +66,8 @@ int room_write_two(struct scache_writer *writer, const void *first, size_t first
 
 	if (ret < 0)
 		return ret;
-	ret = blob_write_two(writer->fd, first, first_bytes, second, second_bytes, offset);
-	if (unlikely(ret < 0) && was_short(writer, ret, bytes))
+	do
 		ret = blob_write_two(writer->fd, first, first_bytes, second, second_bytes, offset);
+	while (was_short(writer, ret, bytes));
 	return ret;
 }

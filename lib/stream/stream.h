@@ -145,6 +145,7 @@ struct scache_writer {
 	uint32_t pace_cell;
 	uint32_t reap_hand; /* where dead readers are looked for next */
 	uint64_t charged; /* what the file may have without asking; see room.c */
+	uint32_t way_tries; /* to make way for it on the disk since it was last written */
 	struct sums sums; /* of the bytes in the file; see keep.c */
 	int fd; /* -1: no file */
 	int punch_fd; /* the file that was given up, if holes can be made in it; or -1 */
@@ -236,7 +237,7 @@ void writer_punch(struct scache_writer *writer);
  */
 int room_reserve(struct scache_writer *writer, uint64_t bytes, bool grows);
 
-/* room_write - reserve, and blob_write(), twice if need be. 0 or -errno. */
+/* room_write - reserve, and blob_write(), once more if others had to go for it. 0 or -errno. */
 int room_write(struct scache_writer *writer, const void *data, size_t bytes, uint64_t offset);
 
 /* room_write_two - the same by blob_write_two(), and nothing follows. */

@@ -333,6 +333,37 @@ START_TEST(without_a_ring_a_failing_disk_is_waited_for_or_a_ring)
 }
 END_TEST
 
+START_TEST(for_a_disk_that_fails_others_go_once_and_not_at_each_try)
+{
+	static const char data[10000];
+	struct scache *cache;
+	struct scache_writer *holder, *writer;
+	char key[] = "0";
+
+	scratch_options.rings = 1;
+	cache = scratch_open();
+	for (int i = 0; i < 8; i++) {
+		key[0] = (char)('a' + i);
+		pattern_produce(scratch_create(cache, key, 0, NULL), 1, sizeof(data), sizeof(data));
+	}
+	holder = scratch_create(cache, "has the ring", 0, NULL);
+	writer = scratch_create(cache, "k", 0, NULL);
+	for (int i = 1; i <= 2; i++) {
+		set_fault("pwrite", EIO, 0);
+		for (int tries = 0; tries < 5; tries++)
+			must_be(scache_write(writer, data, sizeof(data), 0), -EAGAIN);
+		must_be(scratch_stat(cache).evicted, i);
+		/* What is written is another matter. */
+		unsetenv("STREAMCACHE_FAULT");
+		must_be(scache_write(writer, data, sizeof(data), 0), sizeof(data));
+	}
+	scache_writer_close(writer);
+	scache_writer_close(holder);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 /* ------------------------------------------------- what needs no fault made for it */
 
 static void produce_under_a_limit(void *arg)
@@ -467,6 +498,7 @@ int main(int argc, char **argv)
 		a_writer_without_file_that_nobody_can_join_does_not_wait_for_him,
 		with_neither_ring_nor_file_the_caller_is_told_to_bypass,
 		without_a_ring_a_failing_disk_is_waited_for_or_a_ring,
+		for_a_disk_that_fails_others_go_once_and_not_at_each_try,
 		a_limit_on_file_sizes_kills_nobody,
 		a_blobs_directory_without_permission_is_done_without,
 		a_file_system_without_ofd_locks_is_refused,

@@ -211,6 +211,28 @@ START_TEST(without_any_ring_the_writer_waits_for_one_or_for_its_file)
 }
 END_TEST
 
+START_TEST(for_a_file_that_may_not_be_larger_nobody_has_to_go)
+{
+	struct scache_writer *holder, *writer;
+	struct scache *cache;
+
+	scratch_options.rings = 1;
+	cache = scratch_open();
+	pattern_produce(scratch_create(cache, "old", 0, NULL), 1, 10, 10);
+	holder = scratch_create(cache, "has the ring", 0, NULL);
+	writer = scratch_create(cache, "k", 0, NULL);
+	let_files_have(0);
+	must_be(scache_write(writer, "text", 4, 0), -EAGAIN);
+	must_be(scratch_stat(cache).evicted, 0);
+	let_files_have(RLIM_INFINITY);
+	must_be(scache_write(writer, "text", 4, 0), 4);
+	scache_writer_close(writer);
+	scache_writer_close(holder);
+	must(!scratch_misses(cache, "old"));
+	end_with(cache, NULL);
+}
+END_TEST
+
 START_TEST(who_waits_for_a_ring_is_told_that_nobody_listens_any_more)
 {
 	struct call call = { .make = reserve_and_commit };
@@ -497,6 +519,7 @@ int main(void)
 		without_any_ring_the_writer_waits_for_one_or_for_its_file,
 		who_lacks_a_ring_and_readers_as_well_waits_for_readers,
 		who_is_given_up_keeps_what_it_is_shown,
+		for_a_file_that_may_not_be_larger_nobody_has_to_go,
 		who_waits_for_a_ring_is_told_that_nobody_listens_any_more,
 		what_all_have_read_of_a_file_that_failed_is_punched_and_never_read_as_zeros,
 		what_a_peek_shows_stays_whoever_else_goes_on,

@@ -198,6 +198,34 @@ START_TEST(a_lease_of_the_dead_runs_out)
 }
 END_TEST
 
+START_TEST(on_a_full_disk_only_one_removes_at_a_time_and_the_others_look_again)
+{
+	shm_u64 *lease_ns = &segment->header->room_lease_ns;
+	uint32_t tries = 0;
+
+	put_many(4);
+	shm_store(lease_ns, UINT64_MAX);
+	for (int i = 0; i < 3; i++)
+		ck_assert(limits_make_way(store(), 1, &tries));
+	ck_assert_uint_eq(evicted(), 0);
+	shm_store(lease_ns, 0);
+	ck_assert(limits_make_way(store(), 1, &tries));
+	ck_assert_uint_eq(evicted(), 1);
+	ck_assert_uint_eq(sum(), 3 * UNIT);
+	ck_assert_uint_eq(shm_load(lease_ns), 0);
+	/* That was for us. */
+	ck_assert(!limits_make_way(store(), 1, &tries));
+	ck_assert_uint_eq(evicted(), 1);
+	/* Who holds it for ever is not waited for. */
+	shm_store(lease_ns, UINT64_MAX);
+	tries = 0;
+	while (limits_make_way(store(), 1, &tries))
+		;
+	ck_assert_uint_eq(evicted(), 1);
+	shm_store(lease_ns, 0);
+}
+END_TEST
+
 START_TEST(the_low_mark_is_how_far_it_is_emptied)
 {
 	const struct scache_options changes = { .size = sizeof(changes), .low_percent = 50 };
@@ -385,6 +413,7 @@ int main(void)
 		of_two_who_want_the_last_room_one_gets_it,
 		what_stands_in_grace_is_waited_for_and_not_made_up_for,
 		a_lease_of_the_dead_runs_out,
+		on_a_full_disk_only_one_removes_at_a_time_and_the_others_look_again,
 		the_low_mark_is_how_far_it_is_emptied,
 		of_entries_there_are_never_more_than_allowed,
 		if_all_that_are_allowed_are_read_there_is_no_more,
