@@ -257,7 +257,7 @@ static int adopt(struct store *store, struct entry_name name, const struct forme
 	}
 	/* STEP former-renamed: its file has its name. Die here: the reaper fails it, the file goes with it. */
 	STEP("former-renamed");
-	former_took(store, key.hash, former->disk_bytes);
+	former_took(store, former->path, former->disk_bytes);
 	seal(store, name);
 	return 0;
 }
@@ -279,11 +279,14 @@ static void note_error(struct former *best, int ret)
 
 static int forget(const struct store *store, const char *path)
 {
-	int ret = unlinkat(store->blobs_fd, path, 0) < 0 ? -errno : 0;
+	uint64_t bytes = former_disk_bytes(store, path);
 
-	/* STEP former-removed: nobody's file is gone. Die here: nothing to mend. */
+	if (unlinkat(store->blobs_fd, path, 0) < 0)
+		return -errno;
+	/* STEP former-removed: nobody's file is gone, and counts yet. Die here: until its directory has none. */
 	STEP("former-removed");
-	return ret;
+	former_took(store, path, bytes);
+	return 0;
 }
 
 /* One file of a former segment where @key's would be: the best so far, or it goes. */

@@ -258,6 +258,7 @@ static int judge_file(void *arg, const struct clean_file *file)
 {
 	struct clean *clean = arg;
 	const char *why = "orphan";
+	bool is_former;
 	int ret = go_on(clean, file->fans);
 
 	if (ret != 0)
@@ -269,12 +270,14 @@ static int judge_file(void *arg, const struct clean_file *file)
 		tell_path(clean, file->path, "unknown", false, file->bytes);
 		return 0;
 	}
-	if (strcmp(file->id.uuid, clean->store->uuid) != 0 ?
-		    !judge_former(clean, file, &why) :
-		    has_entry(clean->store->segment, file->id.name))
+	is_former = strcmp(file->id.uuid, clean->store->uuid) != 0;
+	if (is_former ? !judge_former(clean, file, &why) :
+			has_entry(clean->store->segment, file->id.name))
 		return 0;
 	if (!clean->dry_run && blob_remove_path(clean->store, file->blob) < 0)
 		return 0;
+	if (!clean->dry_run && is_former)
+		former_took(clean->store, file->blob, file->bytes);
 	clean->report->orphans++;
 	clean->report->orphan_bytes += file->bytes;
 	tell_path(clean, file->path, why, !clean->dry_run, file->bytes);

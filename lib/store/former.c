@@ -70,9 +70,19 @@ void former_none(struct store *store, uint32_t fan)
 	shm_store_relaxed(&store->segment->header->former[fan], 0);
 }
 
-void former_took(struct store *store, struct key_hash hash, uint64_t bytes)
+uint64_t former_disk_bytes(const struct store *store, const char *path)
 {
-	shm_u64 *word = &store->segment->header->former[hash.high >> 56];
+	struct stat st;
+
+	if (fstatat(store->blobs_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return (uint64_t)st.st_blocks * 512;
+}
+
+void former_took(const struct store *store, const char *path, uint64_t bytes)
+{
+	uint32_t fan = (uint32_t)strtoul(path, NULL, 16) % SHM_FANS;
+	shm_u64 *word = &store->segment->header->former[fan];
 	uint64_t before = shm_load_relaxed(word);
 
 	/* 0 says that there is none: that only a look at all of the directory can tell. */
@@ -141,62 +151,68 @@ bool former_count(struct store *store, uint32_t files)
 	return is_counted;
 }
 
-/* An entry now, or gone. False: it can be neither yet. */
-static bool take(struct store *store, const char *path)
+/* A few of them. */
+struct slice {
+	uint32_t done;	/* that are entries now, or gone */
+	uint64_t freed, wanted;
+};
+
+static bool is_over(const struct slice *slice)
 {
+	return slice->done == SLICE_FILES || slice->freed >= slice->wanted;
+}
+
+/* An entry now, or gone. False: it can be neither yet. */
+static bool take(struct store *store, const char *path, struct slice *slice)
+{
+	uint64_t bytes = former_disk_bytes(store, path);
 	const char *why;
 	int ret = adopt_file(store, path, false, &why);
 
-	return ret == 1 || (ret == 0 && blob_remove_path(store, path) == 0);
+	if (ret < 0 || (ret == 0 && blob_remove_path(store, path) < 0))
+		return false;
+	slice->done++;
+	if (ret == 0) {
+		former_took(store, path, bytes);
+		slice->freed += bytes;
+	}
+	return true;
 }
 
-/* Entries, or gone. How many; 0 in *ret_left: the directory has none any more. */
-static uint32_t adopt_fan(struct store *store, uint32_t fan, uint32_t *ret_left)
+/* False: the directory has none any more. */
+static bool adopt_fan(struct store *store, uint32_t fan, struct slice *slice)
 {
 	char path[NAME_MAX + 8];
-	uint32_t done = 0;
+	bool is_left = false;
 	struct dirent *at;
 	DIR *dir = open_fan(store, fan);
 
-	*ret_left = 0;
-	if (dir == NULL) {
-		*ret_left = errno != ENOENT;
-		return 0;
-	}
+	if (dir == NULL)
+		return errno != ENOENT;
 	while ((at = readdir(dir)) != NULL) {
 		if (!former_is_name(store, at->d_name))
 			continue;
-		if (done == SLICE_FILES) {
-			(*ret_left)++;
+		if (is_over(slice)) {
+			is_left = true;
 			break;
 		}
 		snprintf(path, sizeof(path), "%02x/%s", fan, at->d_name);
-		if (take(store, path))
-			done++;
-		else
-			(*ret_left)++;
+		is_left |= !take(store, path, slice);
 	}
 	closedir(dir);
-	return done;
+	return is_left;
 }
 
-bool former_adopt_some(struct store *store)
+uint32_t former_adopt_some(struct store *store, uint64_t bytes, uint64_t *ret_freed)
 {
 	UNCANCELLED;
-	uint32_t left;
+	struct slice slice = { .wanted = bytes };
 
-	if (adopt_is_theirs(store))
-		return false;
-	for (uint32_t fan = 0; fan < SHM_FANS; fan++) {
-		uint32_t done;
-
-		if (shm_load_relaxed(&store->segment->header->former[fan]) == 0)
-			continue;
-		done = adopt_fan(store, fan, &left);
-		if (left == 0)
-			former_none(store, fan);
-		if (done > 0)
-			return true;
-	}
-	return false;
+	if (!adopt_is_theirs(store))
+		for (uint32_t fan = 0; fan < SHM_FANS && !is_over(&slice); fan++)
+			if (shm_load_relaxed(&store->segment->header->former[fan]) != 0 &&
+			    !adopt_fan(store, fan, &slice))
+				former_none(store, fan);
+	*ret_freed = slice.freed;
+	return slice.done;
 }

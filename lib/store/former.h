@@ -46,16 +46,20 @@ uint64_t former_bytes(const struct store *store);
 /* former_count - directories that nobody has counted, until @files are seen. True: none is left. */
 bool former_count(struct store *store, uint32_t files);
 
-/* former_took - one of the key's directory is gone, or an entry's now: @bytes less. */
-void former_took(struct store *store, struct key_hash hash, uint64_t bytes);
+/* former_disk_bytes - what the file at @path below DIR/blobs takes; 0 if it is not there. */
+uint64_t former_disk_bytes(const struct store *store, const char *path);
+
+/* former_took - the one that was at @path is gone, or an entry's now: @bytes less. */
+void former_took(const struct store *store, const char *path, uint64_t bytes);
 
 /* former_none - there is none in the key's directory, and none can come. */
 void former_none(struct store *store, uint32_t fan);
 
 /*
  * former_adopt_some - make entries of a few of them, or remove those that are good for
- * nothing. False: there was nothing to be done. Blocks: for the disk.
+ * nothing, until @bytes are freed by that. How many were either; 0: there was nothing to be
+ * done. Blocks: for the disk.
  */
-bool former_adopt_some(struct store *store);
+uint32_t former_adopt_some(struct store *store, uint64_t bytes, uint64_t *ret_freed);
 
 #endif

@@ -249,22 +249,31 @@ static bool collect_of_dead(struct store *store, bool *has_reaped)
 	return repair_reap_all(store->peer) > 0 && sweep_collect(store) > 0;
 }
 
-/* Under the lease. False: there is nothing that could go. */
+/*
+ * Under the lease. False: there is nothing that could go. Former ones are candidates like all
+ * others, a few at a time, or they would outlast what is new; and some of them only go.
+ */
+static bool free_some(struct store *store, uint64_t bytes, const struct evict_watch *watch)
+{
+	uint64_t freed;
+	bool has_adopted = former_adopt_some(store, bytes, &freed) > 0;
+
+	return (freed < bytes && evict_some(store, bytes - freed, 0, watch) > 0) || has_adopted;
+}
+
+/* The same for what @look has found. */
 static bool remove_some(struct store *store, const struct taker *taker, const struct look *look)
 {
 	uint64_t wanted = look->excess - min_u64(look->excess, look->going);
-	bool has_adopted;
 
 	/* What stands in grace is not to be made up for by others: they would stand there, too. */
 	if (wanted == 0) {
 		sweep_collect(store);
 		return true;
 	}
-	/* A few at a time are candidates like all others; or they would outlast what is new. */
-	has_adopted = taker->kind == BYTES && former_adopt_some(store);
-	return evict_some(store, taker->kind == BYTES ? wanted : 0,
-			  taker->kind == SLOTS ? wanted : 0, taker->watch) > 0 ||
-	       has_adopted || look->going > 0;
+	return (taker->kind == BYTES ? free_some(store, wanted, taker->watch) :
+				       evict_some(store, 0, wanted, taker->watch) > 0) ||
+	       look->going > 0;
 }
 
 /*
@@ -355,8 +364,7 @@ bool limits_make_way(struct store *store, uint64_t bytes, uint32_t *tries)
 	(*tries)++;
 	if (take_lease(store, &lease_ns)) {
 		*tries = WAY_TRIES;
-		if (evict_some(store, bytes, 0, NULL) == 0 && former_adopt_some(store))
-			evict_some(store, bytes, 0, NULL);
+		free_some(store, bytes, NULL);
 		measure(store, NULL, &m);
 	}
 	/* Others are at it yet; or who has gone for us stands in grace. */

@@ -6,6 +6,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 #define PAGE 4096ull
+#define HOUR_NS (3600 * 1000000000ull)
 
 static void configure(struct scache *cache, const struct scache_options *changes)
 {
@@ -406,6 +408,37 @@ START_TEST(blobs_of_a_lost_segment_count_and_make_way)
 }
 END_TEST
 
+START_TEST(what_has_expired_in_a_lost_segment_goes_before_what_is_new)
+{
+	struct scache *cache;
+	glob_t found;
+	char blobs[320];
+
+	scratch_options.max_age_ns = HOUR_NS;
+	cache = scratch_open();
+	for (uint64_t i = 0; i < 20; i++)
+		must_be(put(cache, i, 100000), 0);
+	scratch_close(cache);
+	former_lose(LOST_FILE);
+	snprintf(blobs, sizeof(blobs), "%s/blobs/*/*", scratch_dir);
+	must(glob(blobs, 0, NULL, &found) == 0);
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		former_age(found.gl_pathv[i], 2 * HOUR_NS);
+	globfree(&found);
+	cache = scratch_open();
+	limit_bytes(cache, 3 * MIB);
+	for (uint64_t i = 100; i < 125; i++) {
+		must_be(put(cache, i, 100000), 0);
+		must_be(scratch_stat(cache).bytes_used, blob_bytes());
+		must(blob_bytes() <= 3 * MIB);
+	}
+	must_be(scratch_stat(cache).evicted, 0);
+	must_be(scratch_stat(cache).entries_finished, 25);
+	scratch_is_clean(cache);
+	scratch_close(cache);
+}
+END_TEST
+
 START_TEST(a_limit_that_a_lost_segment_exceeds_is_kept_by_the_first_who_needs_room)
 {
 	struct scache *cache = scratch_open();
@@ -433,6 +466,7 @@ int main(void)
 		a_record_of_an_older_version_means_the_defaults,
 		impossible_changes_are_refused_and_named,
 		blobs_of_a_lost_segment_count_and_make_way,
+		what_has_expired_in_a_lost_segment_goes_before_what_is_new,
 		a_limit_that_a_lost_segment_exceeds_is_kept_by_the_first_who_needs_room,
 	};
 
