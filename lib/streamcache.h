@@ -976,8 +976,9 @@ struct scache_sweep_report {
  * changed; and segments of ours in the same segment directory whose cache has vanished
  * without scache_destroy(), if nobody has them open. Open readers finish undisturbed.
  * Any number of sweeps may run at once, in any number of processes.
- * With SCACHE_DRY_RUN nothing changes, not even after dead peers is cleaned up, and what is
- * evicted is chosen as if what would be adopted were not there.
+ * With SCACHE_DRY_RUN nothing changes, not even after dead peers is cleaned up. What would be
+ * adopted counts with its bytes, but only what is an entry now is told of as evicted: the sweep
+ * itself may evict adopted ones in its place, and more if there are too many entries then.
  * Returns 0; what @options->progress returned if that is > 0, -ECANCELED if it is < 0; -errno.
  * *ret_report (may be NULL) says what was done in any case but -EINVAL and those of
  * scache_open(). Blocks: for the disk. Threads: any.

@@ -117,10 +117,9 @@ struct clean {
 	struct store *store;
 	const struct scache_sweep_options *options; /* not NULL */
 	struct scache_sweep_report *report;
-	/* In a dry run: a bit for each entry that would be gone by now; else NULL. */
-	uint64_t *as_gone;
 	uint64_t files; /* looked at */
 	bool dry_run;
+	struct evict_dry dry; /* if it is one */
 	bool strangers; /* peers of another segment live: spare their files */
 	uint32_t fans; /* that have been looked at */
 	bool is_left; /* in the next one some of a former segment could not be judged */
@@ -193,7 +192,7 @@ static void sweep_old(struct clean *clean)
 		const char *why;
 
 		if (clean->dry_run && (state_is_garbage(word) || state_of(word) == ENTRY_RETIRED))
-			entry_bit_set(clean->as_gone, idx);
+			entry_bit_set(clean->dry.as_gone, idx);
 		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word))
 			continue;
 		why = why_old(clean, name, now_ns);
@@ -202,7 +201,7 @@ static void sweep_old(struct clean *clean)
 		key_bytes = entry_copy_key(entry_at(segment, idx), key);
 		bytes = shm_load_relaxed(&entry_at(segment, idx)->written);
 		if (clean->dry_run)
-			entry_bit_set(clean->as_gone, idx);
+			entry_bit_set(clean->dry.as_gone, idx);
 		else if (!sweep_expire(clean->store, name))
 			continue;
 		clean->report->entries++;
@@ -272,12 +271,15 @@ static int judge_file(void *arg, const struct clean_file *file)
 	}
 	is_former = strcmp(file->id.uuid, clean->store->uuid) != 0;
 	if (is_former ? !judge_former(clean, file, &why) :
-			has_entry(clean->store->segment, file->id.name))
+			has_entry(clean->store->segment, file->id.name)) {
+		clean->dry.former_bytes += is_former ? file->bytes : 0;
 		return 0;
+	}
 	if (!clean->dry_run && blob_remove_path(clean->store, file->blob) < 0)
 		return 0;
 	if (!clean->dry_run && is_former)
 		former_took(clean->store, file->blob, file->bytes);
+	clean->dry.freed_bytes += file->bytes;
 	clean->report->orphans++;
 	clean->report->orphan_bytes += file->bytes;
 	tell_path(clean, file->path, why, !clean->dry_run, file->bytes);
@@ -312,7 +314,7 @@ static int clean_store(struct clean *clean)
 	struct store *store = clean->store;
 	const struct evict_watch watch = { .gone = note_evicted,
 					   .arg = clean,
-					   .as_gone = clean->as_gone };
+					   .dry = clean->dry_run ? &clean->dry : NULL };
 	int ret;
 
 	if (!clean->dry_run)
@@ -342,14 +344,10 @@ int clean_all(struct store *store, const struct scache_sweep_options *options,
 			       .options = options,
 			       .report = report,
 			       .dry_run = options->flags & SCACHE_DRY_RUN };
-	int ret;
+	int ret = clean.dry_run ? evict_dry_begin(store->segment, &clean.dry) : 0;
 
-	if (clean.dry_run) {
-		clean.as_gone = entry_bits_new(store->segment);
-		if (clean.as_gone == NULL)
-			return -ENOMEM;
-	}
-	ret = clean_store(&clean);
-	free(clean.as_gone);
+	if (ret == 0)
+		ret = clean_store(&clean);
+	evict_dry_end(&clean.dry);
 	return ret;
 }

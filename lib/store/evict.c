@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "store/evict.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/step.h"
@@ -80,16 +81,11 @@ static struct batch *new_batch(const struct segment *segment)
 struct round {
 	struct store *store;
 	const struct evict_watch *watch; /* or NULL */
+	struct evict_dry *dry; /* or NULL */
 	struct batch *batch;
-	uint64_t *read;	    /* a bit for each entry that somebody reads */
-	uint64_t *unmarked; /* in a dry run: whose marks would have been taken away; else NULL */
+	uint64_t *read; /* a bit for each entry that somebody reads */
 	uint64_t hand_ns;
 };
-
-static bool is_dry(const struct round *round)
-{
-	return round->watch != NULL && round->watch->as_gone != NULL;
-}
 
 static bool round_begin(struct round *round)
 {
@@ -97,15 +93,11 @@ static bool round_begin(struct round *round)
 
 	round->batch = new_batch(segment);
 	round->read = entry_bits_new(segment);
-	round->unmarked = is_dry(round) ? entry_bits_new(segment) : NULL;
-	round->hand_ns = shm_load_relaxed(&segment->header->evict_hand);
-	return round->batch != NULL && round->read != NULL &&
-	       (!is_dry(round) || round->unmarked != NULL);
+	return round->batch != NULL && round->read != NULL;
 }
 
 static void round_end(struct round *round)
 {
-	free(round->unmarked);
 	free(round->read);
 	free(round->batch);
 }
@@ -139,7 +131,7 @@ static void pick(const struct round *round)
 
 		if (state_of(word) != ENTRY_SEALED || state_is_hidden(word) ||
 		    entry_bit(round->read, idx) ||
-		    (is_dry(round) && entry_bit(round->watch->as_gone, idx)))
+		    (round->dry != NULL && entry_bit(round->dry->as_gone, idx)))
 			continue;
 		one.ended_ns = shm_load_relaxed(&entry_at(segment, idx)->ended_ns);
 		/* Modulo 2^64: behind the newest comes the oldest. */
@@ -152,9 +144,10 @@ static void pick(const struct round *round)
 
 static void move_hand(struct round *round, uint64_t to_ns)
 {
-	round->hand_ns = to_ns;
-	if (is_dry(round))
+	if (round->dry != NULL) {
+		round->dry->hand_ns = to_ns;
 		return;
+	}
 	shm_store_relaxed(&round->store->segment->header->evict_hand, to_ns);
 	/* STEP evict-hand-moved: a hint. Die here: the next one goes on. */
 	STEP("evict-hand-moved");
@@ -168,11 +161,11 @@ static bool is_spared(const struct round *round, struct entry_name name)
 
 	if (!(use & USE_NOTED))
 		return false;
-	if (!is_dry(round))
+	if (round->dry == NULL)
 		return shm_cas(at, use, use & ~(uint64_t)USE_NOTED);
-	if (entry_bit(round->unmarked, name.idx))
+	if (entry_bit(round->dry->unmarked, name.idx))
 		return false;
-	entry_bit_set(round->unmarked, name.idx);
+	entry_bit_set(round->dry->unmarked, name.idx);
 	return true;
 }
 
@@ -185,8 +178,8 @@ static bool evict(const struct round *round, struct entry_name name, uint64_t ch
 	/* Its key as long as it is its own. */
 	if (round->watch != NULL)
 		key_bytes = entry_copy_key(entry_at(store->segment, name.idx), key);
-	if (is_dry(round)) {
-		entry_bit_set(round->watch->as_gone, name.idx);
+	if (round->dry != NULL) {
+		entry_bit_set(round->dry->as_gone, name.idx);
 	} else {
 		if (!entry_hide(store->segment, name, ENTRY_SEALED))
 			return false;
@@ -207,8 +200,9 @@ static uint64_t go_round(struct round *round, uint64_t bytes, uint64_t entries)
 	find_read(round);
 	do {
 		/* Others move it as well. */
-		if (!is_dry(round))
-			round->hand_ns = shm_load_relaxed(&segment->header->evict_hand);
+		round->hand_ns = round->dry != NULL ?
+					 round->dry->hand_ns :
+					 shm_load_relaxed(&segment->header->evict_hand);
 		pick(round);
 		for (uint32_t i = 0; i < batch->count && (freed < bytes || gone < entries); i++) {
 			struct entry_name name = batch->heap[i].name;
@@ -230,11 +224,27 @@ static uint64_t go_round(struct round *round, uint64_t bytes, uint64_t entries)
 uint64_t evict_some(struct store *store, uint64_t bytes, uint64_t entries,
 		    const struct evict_watch *watch)
 {
-	struct round round = { .store = store, .watch = watch };
+	struct round round = { .store = store,
+			       .watch = watch,
+			       .dry = watch != NULL ? watch->dry : NULL };
 	uint64_t gone = 0;
 
 	if (round_begin(&round))
 		gone = go_round(&round, bytes, entries);
 	round_end(&round);
 	return gone;
+}
+
+int evict_dry_begin(const struct segment *segment, struct evict_dry *ret_dry)
+{
+	*ret_dry = (struct evict_dry){ .as_gone = entry_bits_new(segment),
+				       .unmarked = entry_bits_new(segment),
+				       .hand_ns = shm_load_relaxed(&segment->header->evict_hand) };
+	return ret_dry->as_gone != NULL && ret_dry->unmarked != NULL ? 0 : -ENOMEM;
+}
+
+void evict_dry_end(struct evict_dry *dry)
+{
+	free(dry->as_gone);
+	free(dry->unmarked);
 }

@@ -22,17 +22,27 @@
 #include "base/clock.h"
 #include "store/store.h"
 
+/* A dry run: nothing goes, no mark is taken away and the hand stays. All of it is one run. */
+struct evict_dry {
+	/* A bit for each entry that is as good as gone; those that would go get theirs. */
+	uint64_t *as_gone;
+	uint64_t *unmarked; /* and for those whose marks would have been taken away */
+	uint64_t hand_ns;
+	uint64_t freed_bytes;  /* of files that are no entry's and as good as gone */
+	uint64_t former_bytes; /* of those of former segments that are not */
+};
+
 /* Who is told of what goes, and whether it does. */
 struct evict_watch {
 	/* It has gone, or would: what it had on the disk. */
 	void (*gone)(void *arg, const unsigned char *key, uint32_t key_bytes, uint64_t bytes);
 	void *arg;
-	/*
-	 * Not NULL: a dry run, in which nothing goes, no mark is taken away and the hand stays.
-	 * A bit for each entry that is as good as gone; those that would go get theirs.
-	 */
-	uint64_t *as_gone;
+	struct evict_dry *dry; /* or NULL: it does */
 };
+
+/* evict_dry_begin - 0 or -ENOMEM; evict_dry_end() is due in either case. */
+int evict_dry_begin(const struct segment *segment, struct evict_dry *ret_dry);
+void evict_dry_end(struct evict_dry *dry);
 
 /*
  * evict_some - until what goes had charges of @bytes, and was @entries, but only so many as one

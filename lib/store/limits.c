@@ -63,18 +63,20 @@ struct measure {
 	uint64_t freed_bytes;	     /* as good as gone */
 };
 
-/* A walk over the dense arrays; @as_gone: those that do not count, or NULL. */
-static void measure(const struct store *store, const uint64_t *as_gone, struct measure *m)
+/* A walk over the dense arrays; @dry, or NULL, has what does not count. */
+static void measure(const struct store *store, const struct evict_dry *dry, struct measure *m)
 {
 	const struct segment *segment = store->segment;
 	uint32_t count = segment->geometry.entries, idx;
 
-	*m = (struct measure){ .use.spare_bytes = UINT64_MAX };
+	*m = (struct measure){ .use.spare_bytes = UINT64_MAX,
+			       .use.bytes = dry != NULL ? dry->former_bytes : former_bytes(store),
+			       .freed_bytes = dry != NULL ? dry->freed_bytes : 0 };
 	for (idx = 0; idx < count; idx++) {
 		uint64_t charge = shm_load_relaxed(&segment->charges[idx]);
 		uint64_t word = shm_load_relaxed(entry_state_word(segment, idx));
 
-		if (as_gone != NULL && entry_bit(as_gone, idx)) {
+		if (dry != NULL && entry_bit(dry->as_gone, idx)) {
 			m->freed_bytes += charge;
 			continue;
 		}
@@ -88,7 +90,6 @@ static void measure(const struct store *store, const uint64_t *as_gone, struct m
 		if (charge > 0)
 			m->unwritten_bytes += unwritten(segment, idx, word, charge);
 	}
-	m->use.bytes += former_bytes(store);
 }
 
 /* How much more the file system lets us have; UINT64_MAX if we are not to ask. */
@@ -135,9 +136,9 @@ struct taker {
 	const struct evict_watch *watch; /* or NULL */
 };
 
-static const uint64_t *as_gone(const struct taker *taker)
+static const struct evict_dry *dry_of(const struct taker *taker)
 {
-	return taker->watch != NULL ? taker->watch->as_gone : NULL;
+	return taker->watch != NULL ? taker->watch->dry : NULL;
 }
 
 static struct shm_budget *budget_of(const struct store *store, enum kind kind)
@@ -171,7 +172,7 @@ static void look_at_bytes(struct store *store, const struct taker *taker, struct
 	bool is_counted = most == UINT64_MAX || former_count(store, FORMER_FILES);
 	struct measure m;
 
-	measure(store, as_gone(taker), &m);
+	measure(store, dry_of(taker), &m);
 	judge(store->segment, most, m.use.bytes, look);
 	look->going = m.going_bytes;
 	/* What nobody has counted yet is not in the sum: then little at a time. */
@@ -194,7 +195,7 @@ static void look_at(struct store *store, const struct taker *taker, struct look 
 		look_at_bytes(store, taker, look);
 		return;
 	}
-	measure(store, as_gone(taker), &m);
+	measure(store, dry_of(taker), &m);
 	judge(store->segment, segment_setting(store->segment, SETTING_MAX_ENTRIES), m.use.entries,
 	      look);
 	look->going = m.going;
@@ -437,7 +438,7 @@ void limits_keep(struct store *store, const struct evict_watch *watch)
 	for (enum kind kind = BYTES; kind <= SLOTS; kind++) {
 		const struct taker taker = { .kind = kind, .watch = watch };
 
-		if (as_gone(&taker) != NULL)
+		if (dry_of(&taker) != NULL)
 			foresee_room(store, &taker);
 		else
 			(void)!make_room(store, &taker);

@@ -20,7 +20,7 @@
 #define BYTES 10000u /* three blocks of a disk */
 
 /* The victims of the last sweep, as "why name;" each. */
-static char victims[4096];
+static char victims[8192];
 
 static void note(void *arg, const struct scache_victim *victim)
 {
@@ -233,6 +233,52 @@ START_TEST(marks_are_taken_away_once_round_in_a_dry_run_as_well)
 }
 END_TEST
 
+/* More go than one walk over the table picks, and the hand meets those that are spared again. */
+START_TEST(a_dry_run_of_many_is_one_round_of_the_hand_and_not_many)
+{
+	static char foreseen[sizeof(victims)];
+	struct scache *cache;
+	char key[4];
+
+	scratch_options.entries = 1024;
+	cache = scratch_open();
+	for (int i = 0; i < 150; i++) {
+		snprintf(key, sizeof(key), "%d", i);
+		put(cache, key);
+	}
+	for (int i = 0; i < 100; i++) {
+		snprintf(key, sizeof(key), "%d", i);
+		if (i % 4 != 3)
+			ask_for(cache, key);
+	}
+	allow(cache, SETTING_MAX_ENTRIES, 21);
+	must_be(sweep(cache, SCACHE_DRY_RUN, 0).evicted, 131);
+	memcpy(foreseen, victims, sizeof(victims));
+	must_be(sweep(cache, 0, 0).evicted, 131);
+	for (char *at; (at = strstr(foreseen, "left ")) != NULL;)
+		memmove(at, at + strlen("left "), strlen(at + strlen("left ")) + 1);
+	must(was(foreseen));
+	scratch_close(cache);
+}
+END_TEST
+
+/* Five blobs are allowed: four that are entries, and one of twice the size that has expired. */
+START_TEST(a_dry_run_foresees_that_expired_files_are_not_to_be_made_up_for)
+{
+	struct scache *cache;
+
+	former_put_aged("old", 1, 2 * BYTES, 3600 * NS_PER_SEC, 7200 * NS_PER_SEC);
+	former_lose(LOST_FILE);
+	cache = put_row('d');
+	allow(cache, SETTING_MAX_BYTES, 5 * 12288);
+	sweep(cache, SCACHE_DRY_RUN, 0);
+	must(was("left expired .;"));
+	sweep(cache, 0, 0);
+	must(was("expired .;"));
+	scratch_close(cache);
+}
+END_TEST
+
 START_TEST(too_many_bytes_are_evicted_former_ones_among_them)
 {
 	struct scache_sweep_report report;
@@ -338,6 +384,8 @@ int main(void)
 		what_is_not_ours_is_told_of_and_left,
 		a_dry_run_foresees_what_the_sweep_evicts,
 		marks_are_taken_away_once_round_in_a_dry_run_as_well,
+		a_dry_run_of_many_is_one_round_of_the_hand_and_not_many,
+		a_dry_run_foresees_that_expired_files_are_not_to_be_made_up_for,
 		too_many_bytes_are_evicted_former_ones_among_them,
 		a_sweep_says_how_far_it_is_and_can_be_stopped,
 		a_caller_built_with_the_older_header_is_served,
