@@ -74,34 +74,28 @@ static bool is_deserted(int fd)
 	       fcntl(fd, F_SETLEASE, F_RDLCK) == 0;
 }
 
-enum judgement {
-	SPARED,
-	UNKNOWN,
-	DERELICT,
-};
-
 /* @at_fd's file @name, open as @fd. */
-static enum judgement judge(int at_fd, const char *name, int fd, bool dry_run)
+static bool judge(int at_fd, const char *name, int fd, bool dry_run)
 {
 	struct shm_header header;
-	enum judgement ret = SPARED;
+	bool is_derelict;
 	struct quiet quiet;
 
 	/* By pread(), as whoever joins does. */
 	if (pread(fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header) ||
 	    !is_header_of(&header, name))
-		return UNKNOWN;
+		return false;
 	quiet_begin(&quiet);
 	/* Asked again under the lease: whoever had it open may have begun to want it. */
-	if (!is_wanted(&header) && is_deserted(fd) && !is_wanted(&header) &&
-	    (dry_run || unlinkat(at_fd, name, 0) == 0)) {
-		ret = DERELICT;
+	is_derelict = !is_wanted(&header) && is_deserted(fd) && !is_wanted(&header) &&
+		      (dry_run || unlinkat(at_fd, name, 0) == 0);
+	if (is_derelict) {
 		/* STEP derelict-removed: nobody's memory, without a name. Die here: it is gone. */
 		STEP("derelict-removed");
 	}
 	fcntl(fd, F_SETLEASE, F_UNLCK);
 	quiet_end(&quiet, SIGPIPE);
-	return ret;
+	return is_derelict;
 }
 
 /* Is it one that we may judge at all? A whole minute is more than making one takes. */
@@ -113,32 +107,29 @@ static bool is_ripe(const struct stat *st)
 	return st->st_uid == geteuid() && now_ns > made_ns && now_ns - made_ns > AGE_NS_MIN;
 }
 
-static enum judgement look_at(int at_fd, const char *name, bool dry_run, struct stat *st)
+static bool look_at(int at_fd, const char *name, bool dry_run, struct stat *st)
 {
-	enum judgement ret;
+	bool is_derelict;
 	int fd;
 
-	if (fstatat(at_fd, name, st, AT_SYMLINK_NOFOLLOW) < 0 || !is_ripe(st))
-		return SPARED;
-	if (!S_ISREG(st->st_mode))
-		return UNKNOWN;
+	if (fstatat(at_fd, name, st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st->st_mode) ||
+	    !is_ripe(st))
+		return false;
 	fd = fd_openat(at_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
-		return SPARED;
-	ret = fstat(fd, st) == 0 && S_ISREG(st->st_mode) && is_ripe(st) ?
-		      judge(at_fd, name, fd, dry_run) : SPARED;
+		return false;
+	is_derelict = fstat(fd, st) == 0 && S_ISREG(st->st_mode) && is_ripe(st) &&
+		      judge(at_fd, name, fd, dry_run);
 	close(fd);
-	return ret;
+	return is_derelict;
 }
 
 void derelict_remove(const char *dir_name, const unsigned char uuid[SHM_UUID_BYTES], bool dry_run,
-		     void (*found)(void *arg, const char *path, bool is_unknown, uint64_t bytes),
-		     void *arg)
+		     void (*found)(void *arg, const char *path, uint64_t bytes), void *arg)
 {
 	int fd = fd_openat(AT_FDCWD, dir_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	char path[768], own[UUID_TEXT_BYTES];
-	enum judgement judgement;
 	struct dirent *at;
 	struct stat st;
 
@@ -151,10 +142,10 @@ void derelict_remove(const char *dir_name, const unsigned char uuid[SHM_UUID_BYT
 		if (!derelict_is_name(at->d_name) ||
 		    strcmp(at->d_name + strlen(NAME_PREFIX), own) == 0)
 			continue;
-		judgement = look_at(fd, at->d_name, dry_run, &st);
+		if (!look_at(fd, at->d_name, dry_run, &st))
+			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir_name, at->d_name);
-		if (judgement != SPARED)
-			found(arg, path, judgement == UNKNOWN, (uint64_t)st.st_blocks * 512);
+		found(arg, path, (uint64_t)st.st_blocks * 512);
 	}
 	closedir(dir);
 }

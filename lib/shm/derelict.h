@@ -24,10 +24,9 @@ bool derelict_is_name(const char *name);
 
 /*
  * derelict_remove - those in @dir, but for the one that is called by @uuid; a @dry_run removes
- * none. @found is told of each, and (@is_unknown) of what only has the name of one.
+ * none. @found is told of each. What only has the name of one is none of ours to speak of.
  */
 void derelict_remove(const char *dir, const unsigned char uuid[SHM_UUID_BYTES], bool dry_run,
-		     void (*found)(void *arg, const char *path, bool is_unknown, uint64_t bytes),
-		     void *arg);
+		     void (*found)(void *arg, const char *path, uint64_t bytes), void *arg);
 
 #endif

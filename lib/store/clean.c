@@ -295,18 +295,13 @@ static void note_evicted(void *arg, const unsigned char *key, uint32_t key_bytes
 	tell(clean, key, key_bytes, "evicted", !clean->dry_run, bytes);
 }
 
-static void note_segment(void *arg, const char *path, bool is_unknown, uint64_t bytes)
+static void note_segment(void *arg, const char *path, uint64_t bytes)
 {
 	struct clean *clean = arg;
 
-	if (is_unknown) {
-		clean->report->unknown++;
-	} else {
-		clean->report->segments++;
-		clean->report->segment_bytes += bytes;
-	}
-	tell_path(clean, path, is_unknown ? "unknown" : "segment", !is_unknown && !clean->dry_run,
-		  bytes);
+	clean->report->segments++;
+	clean->report->segment_bytes += bytes;
+	tell_path(clean, path, "segment", !clean->dry_run, bytes);
 }
 
 static int clean_store(struct clean *clean)
