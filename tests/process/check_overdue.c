@@ -175,6 +175,7 @@ START_TEST(who_comes_after_a_silent_one_has_a_production_of_his_own)
 		}
 		allow(cache, SCACHE_UNLIMITED);
 		writer = create_as(cache, 0, 0, &own);
+		pattern_produce(writer, 1, BLOB_BYTES, 10000);
 		/* Who is attached to the old one goes on with it. */
 		must_be(pattern_read(reader, 1, &position, 5000, 1000), 1);
 		allow_no_more(cache);
@@ -185,7 +186,6 @@ START_TEST(who_comes_after_a_silent_one_has_a_production_of_his_own)
 		allow(cache, SCACHE_UNLIMITED);
 		child_hear(&child);
 		child_kill(&child);
-		pattern_produce(writer, 1, BLOB_BYTES, 10000);
 		scache_reader_close(reader);
 		must_be(scache_remove(cache, "k", 1), 0);
 		end_with(cache, own);
