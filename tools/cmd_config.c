@@ -43,7 +43,8 @@ static int configure(struct tool *tool, struct scache_options *changes, int is_c
 		return rc == -EINVAL && is_change ? TOOL_USAGE : TOOL_UNUSABLE;
 	rc = is_change ? scache_configure(cache, changes) : 0;
 	if (rc) {
-		tool_error("%s", *scache_detail() ? scache_detail() : scache_strerror(rc));
+		if (!settings_error(scache_detail()))
+			tool_error("%s", *scache_detail() ? scache_detail() : scache_strerror(rc));
 		rc = rc == -EINVAL ? TOOL_USAGE : TOOL_UNUSABLE;
 	} else {
 		rc = show(tool, cache);
@@ -100,6 +101,7 @@ const struct command cmd_config = {
 		"  --window=SIZE            of a writer before its readers; or 0 or unlimited\n"
 		TOOL_HELP_STORE TOOL_HELP_VERIFY TOOL_HELP_JSON TOOL_HELP_COMMON
 		"\n"
+		"TIME: 90s 5m 2h 1d.  SIZE: 64K 8M 1G.  N: a number.\n"
 		"Exit status: 0, 2 wrong usage, 125 the cache cannot be used.\n",
 	.usage_status = TOOL_USAGE,
 	.run = run,

@@ -185,6 +185,9 @@ static int parse(struct exec *exec, int argc, char **argv)
 	}
 	if (optind == argc)
 		return tool_usage(&cmd_exec, "a command is missing");
+	status = terms_check(&cmd_exec, &exec->share.request.acquire);
+	if (status)
+		return status;
 	if (exec->key_text && (exec->sources.names_count || exec->sources.files_count))
 		return tool_usage(&cmd_exec, "--key is the whole key: --key-env and --key-file "
 					     "add to the default one");

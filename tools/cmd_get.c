@@ -32,14 +32,18 @@ struct get {
 static int explain(struct scache_reader *reader, int error, uint64_t bytes)
 {
 	struct scache_result result = { .size = sizeof(result) };
+	char text[STREAM_WHY_BYTES];
+	const char *why;
 	int lost = error == -EOWNERDEAD || error == -EBADMSG || error == -ESTALE;
 
 	if (!lost && !scache_wait(reader, 0, &result) && result.code) {
-		stream_print_message(reader);
+		why = stream_why(reader, result.code, text);
+		if (why != text || result.code > 0)
+			stream_print_message(reader);
 		if (result.code > 0)
 			tool_error("production failed with status %d", result.code);
 		else
-			tool_error("production failed: %s", scache_strerror(result.code));
+			tool_error("production failed: %s", why);
 		return TOOL_NO;
 	}
 	tool_error("the producer was lost after %llu bytes: %s", (unsigned long long)bytes,
@@ -257,6 +261,7 @@ const struct command cmd_get = {
 		"  --note             what put --note has said of it\n"
 		TOOL_HELP_VERIFY TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
+		"TIME: 90s 5m 2h 1d.  SIZE: 64K 8M 1G.\n"
 		"Exit status: 0, 1 if there is no such key or range or its production failed,\n"
 		"2 wrong usage, 124 the producer was lost, 125 the cache cannot be used.\n",
 	.usage_status = TOOL_USAGE,

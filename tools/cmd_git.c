@@ -212,6 +212,9 @@ static int run(struct tool *tool, int argc, char **argv)
 	if (optind == argc)
 		return tool_usage(&cmd_git, "git's own command is missing: this is what "
 					    "uploadpack.packObjectsHook runs");
+	status = terms_check(&cmd_git, &git.share.request.acquire);
+	if (status)
+		return status;
 	git.request.argv = argv + optind;
 	git.share.request.argv = argv + optind;
 	tool_silence();

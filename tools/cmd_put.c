@@ -105,7 +105,9 @@ static void explain(const struct put *put, int error)
 	else if (error == -EBADMSG)
 		tool_error("nothing was stored: standard input is not what --digest says");
 	else
-		tool_error("nothing was stored: %s", scache_strerror(error));
+		tool_error("nothing was stored: %s",
+			   error == -ECANCELED && *scache_detail() ? scache_detail() :
+								     scache_strerror(error));
 }
 
 static int produce(struct put *put, struct scache_writer *writer)
@@ -213,6 +215,9 @@ static int parse(struct tool *tool, struct put *put, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return tool_usage(&cmd_put, "one KEY is needed");
+	status = terms_check(&cmd_put, &put->acquire);
+	if (status)
+		return status;
 	return tool_key(tool, &cmd_put, argv[optind], &put->key) ? cmd_put.usage_status : 0;
 }
 
@@ -266,6 +271,7 @@ const struct command cmd_put = {
 		"  --note=TEXT        is stored with it, for get --note\n"
 		TOOL_HELP_STALL TOOL_HELP_STORE TOOL_HELP_HEX TOOL_HELP_COMMON
 		"\n"
+		"TIME: 90s 5m 2h 1d unlimited.  SIZE: 64K 8M 1G.\n"
 		"Exit status: 0, 1 if the key exists, 2 wrong usage, 125 the cache cannot be\n"
 		"used.\n",
 	.usage_status = TOOL_USAGE,

@@ -301,6 +301,7 @@ const struct command cmd_sweep = {
 		"\n"
 		"Finished blobs of a former segment are adopted.\n"
 		"\n"
+		"TIME: 90s 5m 2h 1d.\n"
 		"Exit status: 0, 2 wrong usage, 125 the cache cannot be used.\n",
 	.usage_status = TOOL_USAGE,
 	.run = run,

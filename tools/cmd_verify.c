@@ -239,6 +239,7 @@ const struct command cmd_verify = {
 		"\n"
 		"What is damaged is listed, and removed: the next caller produces it again.\n"
 		"\n"
+		"SIZE: 64K 8M 1G.\n"
 		"Exit status: 0, 1 if anything was damaged or a KEY is not there, 2 wrong usage,\n"
 		"125 the cache cannot be used.\n",
 	.usage_status = TOOL_USAGE,

@@ -252,7 +252,7 @@ int tool_open(const struct tool *tool, uint32_t flags, const char *consequence,
 	rc = choice_settle(tool, consequence, &options);
 	if (!rc) {
 		rc = scache_open(dir, &options, ret_cache);
-		if (rc)
+		if (rc && (!tool->wishes || !settings_error(scache_detail())))
 			tool_cache_error(dir, rc, consequence);
 	}
 	free(dir);

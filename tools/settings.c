@@ -136,9 +136,24 @@ void settings_json(const struct scache_options *options, struct json_object *obj
 		uint64_t value = value_of(options, setting);
 
 		json_object_object_add(object, setting->json,
+				       setting->choice == TOOL_LEVEL && setting->kind == CHOICE ?
+					       json_object_new_uint64(value) :
 				       setting->kind == CHOICE ?
 					       json_object_new_string(choice_text(
 						       setting->choice, (uint32_t)value)) :
 					       text_json_limit(value));
 	}
+}
+
+int settings_error(const char *detail)
+{
+	for (int i = 0; i < TOOL_SETTINGS; i++) {
+		size_t bytes = strlen(settings[i].json);
+
+		if (!strncmp(detail, settings[i].json, bytes) && detail[bytes] == ' ') {
+			tool_error("--%s%s", settings[i].option, detail + bytes);
+			return 1;
+		}
+	}
+	return 0;
 }

@@ -198,6 +198,8 @@ static void leave_run(struct share *share, struct scache_reader *reader, int rc)
 /* The exit status, AGAIN or SHARE_BYPASS; takes @reader. */
 static int stream(struct share *share, struct scache_reader *reader)
 {
+	char text[STREAM_WHY_BYTES];
+	const char *why = NULL;
 	int rc, code;
 
 	share->how = how_attached(share, reader);
@@ -205,11 +207,16 @@ static int stream(struct share *share, struct scache_reader *reader)
 	code = rc == -EREMOTEIO ? stream_code(reader) : 0;
 	if (code && !share->started)
 		stream_print_message(reader);
+	/* By what its producer bears or is allowed: another run would come to the same. */
+	if (rc == -ECANCELED && stream_why(reader, 0, text) == text)
+		why = text;
 	leave_run(share, reader, rc);
 	if (rc == STREAM_OUTPUT_FAILED)
 		return TOOL_UNUSABLE;
 	if (rc == STREAM_DIFFERS)
 		return give_up(share, "another run did not yield the same");
+	if (why)
+		return give_up(share, why);
 	return !rc || code ? code : lost(share, rc);
 }
 

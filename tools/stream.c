@@ -234,3 +234,12 @@ void stream_print_message(struct scache_reader *reader)
 		tool_write(STDERR_FILENO, text, (size_t)n);
 	free(text);
 }
+
+const char *stream_why(struct scache_reader *reader, int error, char text[STREAM_WHY_BYTES])
+{
+	ssize_t n = scache_message(reader, text, STREAM_WHY_BYTES);
+
+	if (n > 0 && n < STREAM_WHY_BYTES && !memchr(text, '\n', (size_t)n))
+		return text;
+	return scache_strerror(error);
+}

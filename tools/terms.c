@@ -41,9 +41,15 @@ static int take_percent(const struct command *command, const char *text, uint32_
 int terms_take(const struct command *command, int c, const char *text,
 	       struct scache_acquire_options *acquire)
 {
+	int status;
+
 	switch (c) {
 	case TOOL_OPT_STALL:
-		return tool_time(command, text, &acquire->writer_stall_ns);
+		status = tool_time(command, text, &acquire->writer_stall_ns);
+		if (!status && acquire->writer_stall_ns == SCACHE_ZERO)
+			status = tool_usage(command, "--stall is a time in which a reader can move, as "
+						     "30s, or unlimited");
+		return status;
 	case TOOL_OPT_ON_STALL:
 		return take_policy(command, text, &acquire->stall_policy);
 	case TOOL_OPT_LINGER:
@@ -55,4 +61,14 @@ int terms_take(const struct command *command, int c, const char *text,
 	default:
 		return TERMS_NOT;
 	}
+}
+
+int terms_check(const struct command *command, const struct scache_acquire_options *acquire)
+{
+	if (acquire->stall_policy != SCACHE_STALL_WAIT && !acquire->writer_stall_ns)
+		return tool_usage(command, "--on-stall says what happens after --stall, which is missing");
+	if ((acquire->finish_percent || acquire->finish_bytes) && !acquire->declared_bytes)
+		return tool_usage(command, "--finish-percent and --finish-bytes are parts of --size, "
+					   "which is missing");
+	return 0;
 }

@@ -234,6 +234,8 @@ const char *settings_option(int index); /* without "--" */
 /* Takes the value of one of the first TOOL_SETTINGS_OWN; 0, or as tool_usage(). */
 int settings_take(const struct command *command, int index, const char *text,
 		  struct scache_options *options);
+/* Prints what the library says of one of them, by the option's name; 0: it is of something else. */
+int settings_error(const char *detail);
 void settings_print(const struct scache_options *options);
 void settings_json(const struct scache_options *options, struct json_object *object);
 
@@ -253,6 +255,9 @@ int digest_differs(struct sum *sum); /* from what was expected; once, at the end
 /* ---------------------------------------------------------------- terms.c */
 
 #define TERMS_NOT (-1) /* @c is none of its options */
+
+/* terms_check - do they make sense together? 0 or as tool_usage(). */
+int terms_check(const struct command *command, const struct scache_acquire_options *acquire);
 
 /* Takes an option of TOOL_OPTIONS_STALL and its like; 0, TERMS_NOT, or as tool_usage(). */
 int terms_take(const struct command *command, int c, const char *text,
@@ -318,6 +323,13 @@ int stream_output_failed(int error); /* says so; STREAM_OUTPUT_FAILED */
 /* The producer's own code (> 0), else 0. */
 int stream_code(struct scache_reader *reader);
 void stream_print_message(struct scache_reader *reader);
+
+/*
+ * stream_why - the producer failed (@error): what it said, if that is one line, or what the
+ * error means. Into @text.
+ */
+#define STREAM_WHY_BYTES 200
+const char *stream_why(struct scache_reader *reader, int error, char text[STREAM_WHY_BYTES]);
 
 /* ----------------------------------------------------------------- kept.c */
 

@@ -31,7 +31,7 @@ static const struct {
 	{ EPROTO, "attached processes use another version of streamcache" },
 	{ ERANGE, "the producer has not written as many bytes as were declared" },
 	{ EREMOTEIO, "the producer failed" },
-	{ ESTALE, "the entry has been reused" },
+	{ ESTALE, "it was not read for too long: the bytes are gone" },
 	{ ETIME, "the producer has been silent for too long" },
 	{ ETIMEDOUT, "timed out" },
 	{ EUCLEAN, "the shared segment is damaged" },

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/detail.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -28,6 +29,7 @@ int overdue_look(struct scache_writer *writer)
 			 (unsigned long long)(most_ns / NS_PER_SEC),
 			 (unsigned long long)(most_ns / NS_PER_MS % 1000));
 	scache_abort(writer, -ECANCELED, text, (size_t)bytes);
+	detail_set(-ECANCELED, "%s", text);
 	return writer->error;
 }
 

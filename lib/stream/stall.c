@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/detail.h"
 #include "stream/stream.h"
 
 #define RUN_BYTES (256u << 10) /* at once; then those who stay are looked at again */
@@ -66,6 +67,7 @@ static int give_in(struct scache_writer *writer)
 			     (unsigned long long)(writer->terms.stall_ns / NS_PER_MS % 1000));
 
 	scache_abort(writer, -ECANCELED, text, (size_t)bytes);
+	detail_set(-ECANCELED, "%s", text);
 	return writer->error;
 }
 

@@ -26,7 +26,7 @@ want_no_out
 case_is "an impossible value makes no cache"
 run "$sc" config --max-bytes=1
 want_status 2
-want_err "max_bytes must be 64 KiB or more"
+want_err "streamcache: --max-bytes must be 64 KiB or more"
 [ ! -e "$work/cache" ] || fail "a cache was made"
 
 case_is "what is changed of a cache that is not there is what it begins with"
@@ -127,6 +127,8 @@ for wrong in max-bytes=0 max-bytes=12 max-entries=0 low-percent=101 low-percent=
 done
 run "$sc" config --max-entries=many
 want_err "'many'"
+run "$sc" config --min-free=unlimited
+want_err "streamcache: --min-free must be"
 run "$sc" config something
 want_status 2
 want_err "something"

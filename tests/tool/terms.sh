@@ -37,7 +37,22 @@ exec 3<&-
 wait_for "$caller"
 want_status 124
 cmp -n "$(wc -c <"$work/out")" "$work/out" "$work/expected" || fail "other bytes"
+want_err ": no reader has moved for 0.100 s"
 await has_no abort
+
+case_is "a run that takes too long is not begun anew"
+run "$sc" config --max-fill=50ms
+reset
+# shellcheck disable=SC2016
+"$sc" exec --key=slow -- sh -c 'echo run >>"$0"; sleep 0.2; echo late; sleep 0.2; echo later' \
+	"$work/slow" >"$work/out" 2>"$work/err" &
+caller=$!
+pids="$pids $caller"
+wait_for "$caller"
+want_status 124
+want_err ": production took longer than 0.050 s"
+[ "$(wc -l <"$work/slow")" -eq 1 ] || fail "it ran more than once"
+run "$sc" config --max-fill=unlimited
 
 case_is "a run that goes on is stored, and its caller has it all in the end"
 stuck run --on-stall=run
@@ -109,6 +124,15 @@ case_is "what makes no sense is refused"
 run "$sc" exec --on-stall=panic -- true
 want_status 125
 want_err "--on-stall is wait, abort or run, not 'panic'"
+run "$sc" exec --stall=0 -- true
+want_status 125
+want_err "--stall is a time in which a reader can move"
+run "$sc" put --on-stall=run x </dev/null
+want_status 2
+want_err "--on-stall says what happens after --stall"
+run "$sc" exec --finish-percent=50 -- true
+want_status 125
+want_err "are parts of --size, which is missing"
 run "$sc" put --on-stall= x </dev/null
 want_status 2
 for percent in "" 0 101 x 5x -1; do
