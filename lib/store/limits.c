@@ -21,6 +21,8 @@
 #define FORMER_PART 256	     /* as long as not all are: of the limit at a time, */
 #define FORMER_SPARE_BYTES (1u << 20) /* and no more than that */
 #define WAY_TRIES 256 /* each with a pause: longer than LEASE_NS */
+#define OWN_PART 256 /* of min_free, or so many bytes, for what the file system needs itself */
+#define OWN_BYTES (64u << 10)
 #define DISK_SHARE 4 /* of what others may take as well, one part without asking again */
 
 enum kind {
@@ -105,6 +107,8 @@ static uint64_t disk_spare(const struct store *store, const struct measure *m, u
 		return UINT64_MAX;
 	total = (uint64_t)fs.f_blocks * fs.f_frsize;
 	keep = max_u64(keep, total / 100 * percent);
+	/* A file takes more than its blocks: of extents, of directories. */
+	keep += max_u64(keep / OWN_PART, OWN_BYTES);
 	have = (uint64_t)fs.f_bavail * fs.f_frsize + m->freed_bytes;
 	have -= min_u64(have, m->unwritten_bytes);
 	if (have > keep)

@@ -220,6 +220,7 @@ static void run_storm(const char *where, const struct storm *storm)
 	       (unsigned)stats.emergencies, (unsigned)(stats.bytes_punched / MIB),
 	       (unsigned)stats.evicted, (unsigned)seen->failed_writes,
 	       (unsigned)(seen->least_free / 1024));
+	fflush(stdout);
 	must_be(seen->kept + seen->not_kept, storm->productions);
 	must_be(stats.failures, 0);
 	must_be(stats.bytes_produced, (uint64_t)storm->productions * storm->bytes);
