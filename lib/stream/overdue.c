@@ -6,11 +6,7 @@
  * comes for the key, or sweeps, closes the door (store/sweep.h), so that there can be
  * another; who is attached stays. What is an orphan then fails (index/repair.h).
  */
-#include <errno.h>
-#include <stdio.h>
-
 #include "base/clock.h"
-#include "base/detail.h"
 #include "store/sweep.h"
 #include "stream/stream.h"
 
@@ -18,19 +14,12 @@ int overdue_look(struct scache_writer *writer)
 {
 	const struct segment *segment = writer->store->segment;
 	uint64_t most_ns = segment_setting(segment, SETTING_MAX_FILL_NS);
-	char text[80];
-	int bytes;
 
 	if (likely(most_ns == UINT64_MAX) ||
 	    !entry_is_overdue(segment, writer->name.idx, clock_shared_ns()))
 		return 0;
 	peer_count(writer->store->peer, STAT_OVERDUE, 1);
-	bytes = snprintf(text, sizeof(text), "production took longer than %llu.%03llu s",
-			 (unsigned long long)(most_ns / NS_PER_SEC),
-			 (unsigned long long)(most_ns / NS_PER_MS % 1000));
-	scache_abort(writer, -ECANCELED, text, (size_t)bytes);
-	detail_set(-ECANCELED, "%s", text);
-	return writer->error;
+	return pace_fail(writer, "production took longer than", most_ns);
 }
 
 void overdue_note(const struct scache_writer *writer)

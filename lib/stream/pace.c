@@ -13,8 +13,10 @@
  * The window in force stands in the entry alone: see window.c.
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/clock.h"
+#include "base/detail.h"
 #include "base/step.h"
 #include "base/thread.h"
 #include "index/repair.h"
@@ -204,6 +206,18 @@ static bool is_deadlocked(struct scache_writer *writer, int64_t since_ns)
 	/* Whatever the others do, it is the slowest that we wait for. */
 	return shm_load(&cursor_at(writer->store->segment, writer->pair->reader_cell)->position) <=
 	       survey.slowest;
+}
+
+int pace_fail(struct scache_writer *writer, const char *what, uint64_t ns)
+{
+	char text[80];
+	int bytes = snprintf(text, sizeof(text), "%s %llu.%03llu s", what,
+			     (unsigned long long)(ns / NS_PER_SEC),
+			     (unsigned long long)(ns / NS_PER_MS % 1000));
+
+	scache_abort(writer, -ECANCELED, text, (size_t)bytes);
+	detail_set(-ECANCELED, "%s", text);
+	return writer->error;
 }
 
 void pace_accept(struct scache_writer *writer, const struct writer_terms *terms)

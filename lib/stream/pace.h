@@ -55,6 +55,9 @@ void pace_close_door(struct scache_writer *writer, struct cursor_survey *ret_sur
  */
 int pace_wait(struct scache_writer *writer, int64_t since_ns, int64_t deadline_ns);
 
+/* pace_fail - more is not borne: @what and how long it was, to all who ask. -ECANCELED. */
+int pace_fail(struct scache_writer *writer, const char *what, uint64_t ns);
+
 /* pace_look_after_readers - reap dead ones, and have the writer see who remains. */
 void pace_look_after_readers(struct scache_writer *writer);
 

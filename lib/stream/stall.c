@@ -12,11 +12,7 @@
  * `floor`, where no file has the bytes, counts no more: that is all that says so, and it says
  * it to the next producer as well. One that moves in that very moment is there after all.
  */
-#include <errno.h>
-#include <stdio.h>
-
 #include "base/clock.h"
-#include "base/detail.h"
 #include "stream/stream.h"
 
 #define RUN_BYTES (256u << 10) /* at once; then those who stay are looked at again */
@@ -59,18 +55,6 @@ static void end(struct scache_writer *writer)
 	writer->stall.runs_on = false;
 }
 
-static int give_in(struct scache_writer *writer)
-{
-	char text[80];
-	int bytes = snprintf(text, sizeof(text), "no reader has moved for %llu.%03llu s",
-			     (unsigned long long)(writer->terms.stall_ns / NS_PER_SEC),
-			     (unsigned long long)(writer->terms.stall_ns / NS_PER_MS % 1000));
-
-	scache_abort(writer, -ECANCELED, text, (size_t)bytes);
-	detail_set(-ECANCELED, "%s", text);
-	return writer->error;
-}
-
 int stall_look(struct scache_writer *writer)
 {
 	struct stall *stall = &writer->stall;
@@ -92,7 +76,7 @@ int stall_look(struct scache_writer *writer)
 		peer_count(writer->store->peer, STAT_STALLED, 1);
 	stall->is_counted = true;
 	if (writer->terms.stall_policy == SCACHE_STALL_ABORT)
-		return give_in(writer);
+		return pace_fail(writer, "no reader has moved for", writer->terms.stall_ns);
 	stall->runs_on = writer->terms.stall_policy == SCACHE_STALL_RUN;
 	return stall->runs_on;
 }
