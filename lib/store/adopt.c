@@ -21,7 +21,6 @@
 #include "store/limits.h"
 #include "store/sweep.h"
 
-#define HASH_DIGITS 32
 #define LINK_TRIES 1000 /* others insert into the same bucket */
 
 /* A finished file of a former segment. */
@@ -102,7 +101,7 @@ static bool is_where_its_key_is(const struct store *store, const struct former *
 	char path[BLOB_PATH_BYTES];
 
 	blob_path(store, (struct entry_name){ 0 }, key_of(former).hash, path);
-	return memcmp(path, former->path, 3 + HASH_DIGITS) == 0;
+	return memcmp(path, former->path, 3 + BLOB_HASH_DIGITS) == 0;
 }
 
 static bool has_key(const struct former *former, const struct index_key *key)
@@ -369,7 +368,7 @@ static int look_through(struct store *store, const struct index_key *key, look_f
 			continue;
 		count++;
 		former_note(store, at->d_name);
-		if (memcmp(at->d_name, own + 3, HASH_DIGITS) != 0 || !blob_parse(at->d_name, &id))
+		if (memcmp(at->d_name, own + 3, BLOB_HASH_DIGITS) != 0 || !blob_parse(at->d_name, &id))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", fan, at->d_name);
 		look(store, path, key, best);

@@ -19,6 +19,7 @@
 #include "store/store.h"
 
 #define BLOB_PATH_BYTES 112 /* "xx/" and a name, with its NUL and BLOB_GONE */
+#define BLOB_HASH_DIGITS 32
 #define BLOB_GONE ".gone"
 
 /* blob_path - below DIR/blobs. */

@@ -15,14 +15,13 @@
 #include "store/adopt.h"
 #include "store/blob.h"
 
-#define HASH_DIGITS 32
 #define SLICE_FILES 64 /* adopted or removed at once */
 
 bool former_is_name(const struct store *store, const char *file_name)
 {
-	const char *uuid = file_name + HASH_DIGITS + 1;
+	const char *uuid = file_name + BLOB_HASH_DIGITS + 1;
 
-	return strnlen(file_name, HASH_DIGITS + UUID_TEXT_BYTES + 1) > HASH_DIGITS + UUID_TEXT_BYTES &&
+	return strnlen(file_name, BLOB_HASH_DIGITS + UUID_TEXT_BYTES + 1) > BLOB_HASH_DIGITS + UUID_TEXT_BYTES &&
 	       uuid[-1] == '.' && uuid[UUID_TEXT_BYTES - 1] == '.' &&
 	       memcmp(uuid, store->uuid, UUID_TEXT_BYTES - 1) != 0;
 }
@@ -30,7 +29,7 @@ bool former_is_name(const struct store *store, const char *file_name)
 /* Sixteen digits, which others may have chosen: then it is in vain. */
 static uint32_t bits_of(const char *digits)
 {
-	char copy[HASH_DIGITS / 2 + 1];
+	char copy[BLOB_HASH_DIGITS / 2 + 1];
 
 	snprintf(copy, sizeof(copy), "%s", digits);
 	return (uint32_t)strtoull(copy, NULL, 16);
@@ -40,7 +39,7 @@ void former_note(struct store *store, const char *file_name)
 {
 	const uint32_t mask = store->segment->geometry.buckets * 32 - 1;
 	const uint32_t bits[] = { bits_of(file_name) & mask,
-				  bits_of(file_name + HASH_DIGITS / 2) & mask };
+				  bits_of(file_name + BLOB_HASH_DIGITS / 2) & mask };
 
 	for (unsigned i = 0; i < ARRAY_COUNT(bits); i++)
 		shm_or(&store->segment->former_keys[bits[i] / 32], 1u << bits[i] % 32);
@@ -165,18 +164,19 @@ static bool is_over(const struct slice *slice)
 /* An entry now, or gone. False: it can be neither yet. */
 static bool take(struct store *store, const char *path, struct slice *slice)
 {
-	uint64_t bytes = former_disk_bytes(store, path);
 	const char *why;
+	uint64_t bytes;
 	int ret = adopt_file(store, path, false, &why);
 
-	if (ret < 0 || (ret == 0 && blob_remove_path(store, path) < 0))
-		return false;
-	slice->done++;
 	if (ret == 0) {
+		bytes = former_disk_bytes(store, path);
+		if (blob_remove_path(store, path) < 0)
+			return false;
 		former_took(store, path, bytes);
 		slice->freed += bytes;
 	}
-	return true;
+	slice->done += ret >= 0;
+	return ret >= 0;
 }
 
 /* False: the directory has none any more. */
