@@ -160,6 +160,12 @@ struct look {
 	uint64_t spare;	 /* may be taken without another look */
 };
 
+/* What has to be looked for. */
+static uint64_t wanted(const struct look *look)
+{
+	return look->excess - min_u64(look->excess, look->going);
+}
+
 static void judge(const struct segment *segment, uint64_t most, uint64_t used, struct look *look)
 {
 	uint64_t low = low_mark(segment, most);
@@ -269,15 +275,13 @@ static bool free_some(struct store *store, uint64_t bytes, const struct evict_wa
 /* The same for what @look has found. */
 static bool remove_some(struct store *store, const struct taker *taker, const struct look *look)
 {
-	uint64_t wanted = look->excess - min_u64(look->excess, look->going);
-
 	/* What stands in grace is not to be made up for by others: they would stand there, too. */
-	if (wanted == 0) {
+	if (wanted(look) == 0) {
 		sweep_collect(store);
 		return true;
 	}
-	return (taker->kind == BYTES ? free_some(store, wanted, taker->watch) :
-				       evict_some(store, 0, wanted, taker->watch) > 0) ||
+	return (taker->kind == BYTES ? free_some(store, wanted(look), taker->watch) :
+				       evict_some(store, 0, wanted(look), taker->watch) > 0) ||
 	       look->going > 0;
 }
 
@@ -426,15 +430,14 @@ int limits_allow_entry(struct store *store, struct entry_name name)
 static void foresee_room(struct store *store, const struct taker *taker)
 {
 	struct look look;
-	uint64_t wanted;
 
 	look_at(store, taker, &look);
-	wanted = look.over > 0 ? look.excess - min_u64(look.excess, look.going) : 0;
-	while (wanted > 0 && evict_some(store, taker->kind == BYTES ? wanted : 0,
-					taker->kind == SLOTS ? wanted : 0, taker->watch) > 0) {
+	if (look.over == 0)
+		return;
+	while (wanted(&look) > 0 &&
+	       evict_some(store, taker->kind == BYTES ? wanted(&look) : 0,
+			  taker->kind == SLOTS ? wanted(&look) : 0, taker->watch) > 0)
 		look_at(store, taker, &look);
-		wanted = look.excess - min_u64(look.excess, look.going);
-	}
 }
 
 void limits_keep(struct store *store, const struct evict_watch *watch)
