@@ -19,7 +19,6 @@
  *  - without a stream: as any value, by a scache_acquire() that wants no reader.
  *    Nothing but the index: this is what memory itself costs, and has no mark.
  */
-#include <err.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -267,12 +266,7 @@ static void ask_memory(void)
 
 static bool own_option(const char *name, const char *value)
 {
-	if (strcmp(name, "--entries") != 0)
-		return false;
-	largest = (unsigned)atoi(value);
-	if (largest < 2000 || largest > 4194304)
-		errx(2, "--entries: 2000 to 4194304");
-	return true;
+	return bench_number(name, value, "--entries", 2000, 4194304, &largest);
 }
 
 int main(int argc, char **argv)

@@ -78,6 +78,19 @@ static void spread_over_disk(void)
 		close(fd);
 }
 
+bool bench_number(const char *name, const char *value, const char *option, unsigned least,
+		  unsigned most, unsigned *ret_number)
+{
+	int number = atoi(value);
+
+	if (strcmp(name, option) != 0)
+		return false;
+	if (number < 0 || (unsigned)number < least || (unsigned)number > most)
+		errx(2, "%s: %u to %u", option, least, most);
+	*ret_number = (unsigned)number;
+	return true;
+}
+
 void bench_begin(int argc, char **argv, const char *usage,
 		 bool (*own)(const char *name, const char *value))
 {

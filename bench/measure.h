@@ -62,6 +62,10 @@ extern struct bench bench;
 void bench_begin(int argc, char **argv, const char *usage,
 		 bool (*own)(const char *name, const char *value));
 
+/* bench_number - for own(): if @name is @option, its value, @least to @most, or end the program. */
+bool bench_number(const char *name, const char *value, const char *option, unsigned least,
+		  unsigned most, unsigned *ret_number);
+
 /* ask - all rounds of one question; prints, and appends to the JSON file. */
 void ask(const struct question *question);
 

@@ -11,7 +11,6 @@
  * look-up has only the directory to find its blob by. Every run asks for other keys: a
  * blob that has been found belongs to the new segment.
  */
-#include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,12 +155,7 @@ static void ask_of_all(const char *name, const char *unit, const char *where,
 
 static bool own_option(const char *name, const char *value)
 {
-	if (strcmp(name, "--entries") != 0)
-		return false;
-	largest = (unsigned)atoi(value);
-	if (largest < 20000 || largest > 1000000)
-		errx(2, "--entries: 20000 to 1000000");
-	return true;
+	return bench_number(name, value, "--entries", 20000, 1000000, &largest);
 }
 
 int main(int argc, char **argv)

@@ -15,7 +15,6 @@
  * production where a limit in bytes has it count and adopt former files itself, in
  * slices.
  */
-#include <err.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -287,12 +286,7 @@ static void ask_loads(const char *name, unsigned first, unsigned count)
 
 static bool own_option(const char *name, const char *value)
 {
-	if (strcmp(name, "--files") != 0)
-		return false;
-	files = (unsigned)atoi(value);
-	if (files < 1000 || files > 1000000)
-		errx(2, "--files: 1000 to 1000000");
-	return true;
+	return bench_number(name, value, "--files", 1000, 1000000, &files);
 }
 
 int main(int argc, char **argv)
