@@ -142,8 +142,8 @@ static void let_files_have(uint64_t bytes)
 	must(setrlimit(RLIMIT_FSIZE, &limit) == 0);
 }
 
-/* Without a ring, and then without a file: on in a ring that has become free. */
-void run_rescue(void)
+/* A file that cannot grow; once the production has begun others may let go of their rings. */
+static void outgrow_file(bool has_begun)
 {
 	struct scache *cache = open_cache();
 	struct scache_reader *reader;
@@ -152,9 +152,21 @@ void run_rescue(void)
 	let_files_have(40000);
 	arm();
 	create(cache, 0, &reader, &writer);
-	scene->begun = 1;
+	scene->begun = has_begun;
 	pump(writer, reader);
 	end_both(cache, writer, reader);
+}
+
+/* Without a ring, and then without a file: on in a ring that has become free. */
+void run_rescue(void)
+{
+	outgrow_file(true);
+}
+
+/* On without it. */
+void run_no_file(void)
+{
+	outgrow_file(false);
 }
 
 /* Much is in a file that cannot grow, and nobody wants it. */
@@ -174,20 +186,6 @@ void run_punch(void)
 	scache_writer_close(writer);
 	disarm();
 	scache_close(cache);
-}
-
-/* A file that cannot grow: on without it. */
-void run_no_file(void)
-{
-	struct scache *cache = open_cache();
-	struct scache_reader *reader;
-	struct scache_writer *writer;
-
-	let_files_have(40000);
-	arm();
-	create(cache, 0, &reader, &writer);
-	pump(writer, reader);
-	end_both(cache, writer, reader);
 }
 
 /* The window is full until our own reader reads: the writer waits, for longer than a tick. */

@@ -260,15 +260,11 @@ END_TEST
 static struct scache_writer *create_impatient(struct scache *cache, uint64_t window_bytes,
 					      uint32_t policy, struct scache_reader **ret_reader)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .window_bytes = window_bytes,
-						  .writer_stall_ns = 60 * MS_NS,
-						  .stall_policy = policy };
-	struct scache_writer *writer = NULL;
+	const struct scache_acquire_options options = { .window_bytes = window_bytes,
+							.writer_stall_ns = 60 * MS_NS,
+							.stall_policy = policy };
 
-	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
-	must(writer != NULL);
-	return writer;
+	return create_with(cache, options, ret_reader);
 }
 
 /* It is so short that its window is smaller from then on, and at the same time its file fails. */

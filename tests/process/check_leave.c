@@ -13,18 +13,6 @@
 #define BLOB_BYTES 500000u
 #define LINGER_NS 60000000ll
 
-static struct scache_writer *create_with(struct scache *cache,
-					 struct scache_acquire_options options,
-					 struct scache_reader **ret_reader)
-{
-	struct scache_writer *writer = NULL;
-
-	options.size = sizeof(options);
-	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
-	must(writer != NULL);
-	return writer;
-}
-
 static void finish(struct scache *cache, struct scache_writer *writer, uint64_t from)
 {
 	struct scache_reader *reader;

@@ -34,16 +34,13 @@ static void go_on(struct scache_writer *writer, struct scache_reader *reader, ui
 
 static void is_narrow(uint64_t window_bytes, uint64_t least_bytes)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .window_bytes = window_bytes };
 	struct scache *cache = scratch_open();
 	struct scache_writer *writer;
 	struct scache_reader *reader;
 	uint64_t position = 0;
 
 	allow(cache, LIMIT_BYTES);
-	must_be(scache_acquire(cache, "k", 1, &options, &reader, &writer), 0);
-	must(writer != NULL);
+	writer = create_as(cache, 0, window_bytes, &reader);
 	go_on(writer, reader, &position, 4 * MIB);
 	must_be(scratch_info(reader).window_bytes, window_bytes);
 	go_on(writer, reader, &position, 14 * MIB);

@@ -21,16 +21,12 @@ static struct scache_writer *create_who(struct scache *cache, uint32_t flags, ui
 					uint64_t stall_ns, uint32_t policy,
 					struct scache_reader **ret_reader)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .flags = flags,
-						  .window_bytes = window_bytes,
-						  .writer_stall_ns = stall_ns,
-						  .stall_policy = policy };
-	struct scache_writer *writer = NULL;
+	const struct scache_acquire_options options = { .flags = flags,
+							.window_bytes = window_bytes,
+							.writer_stall_ns = stall_ns,
+							.stall_policy = policy };
 
-	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
-	must(writer != NULL);
-	return writer;
+	return create_with(cache, options, ret_reader);
 }
 
 /* How much of it could be written, and why no more, in @error. */

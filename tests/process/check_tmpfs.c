@@ -25,6 +25,14 @@ static void mount_small(const char *path, const char *options)
 	must(mount("tmpfs", path, "tmpfs", 0, options) == 0);
 }
 
+static void end_on(struct scache *cache, const char *mounted)
+{
+	scratch_is_clean(cache);
+	scratch_close(cache);
+	must_be(scache_destroy(scratch_dir, NULL), 0);
+	must(umount(mounted) == 0);
+}
+
 /* --------------------------------------------------------------------- the disk */
 
 static void produce(void *arg)
@@ -142,10 +150,7 @@ START_TEST(without_an_inode_for_a_new_blob_an_old_one_goes)
 	must(scratch_stat(cache).evicted > 0);
 	must_be(scratch_stat(cache).failures, 0);
 	must_be(scratch_stat(cache).bypasses, 0);
-	scratch_is_clean(cache);
-	scratch_close(cache);
-	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must(umount(scratch_dir) == 0);
+	end_on(cache, scratch_dir);
 }
 END_TEST
 
@@ -170,10 +175,7 @@ START_TEST(on_a_full_disk_a_small_blob_has_the_place_of_another)
 		must_be(scratch_stat(cache).evicted, i + 1);
 		must(unlink(other) == 0);
 	}
-	scratch_is_clean(cache);
-	scratch_close(cache);
-	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must(umount(scratch_dir) == 0);
+	end_on(cache, scratch_dir);
 }
 END_TEST
 
@@ -196,10 +198,7 @@ START_TEST(for_a_declared_size_others_go_only_if_that_helps)
 	must_be(put_declared(cache, "c", 4500000, 4500000), 0);
 	must_be(scratch_stat(cache).evicted, 1);
 	must_be(scratch_stat(cache).degraded, 2);
-	scratch_is_clean(cache);
-	scratch_close(cache);
-	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must(umount(scratch_dir) == 0);
+	end_on(cache, scratch_dir);
 }
 END_TEST
 
@@ -219,10 +218,7 @@ START_TEST(a_segment_on_the_disk_that_is_full_has_fewer_rings_or_is_done_without
 	must(scratch_stat(cache).max_rings > 0 && scratch_stat(cache).max_rings < 8);
 	must_be(put_declared(cache, "k", 0, 3000000), SCACHE_NOT_KEPT);
 	must_be(scratch_stat(cache).failures, 0);
-	scratch_is_clean(cache);
-	scratch_close(cache);
-	must_be(scache_destroy(scratch_dir, NULL), 0);
-	must(umount(scratch_base) == 0);
+	end_on(cache, scratch_base);
 }
 END_TEST
 

@@ -32,19 +32,28 @@ static inline void end_with(struct scache *cache, struct scache_reader *reader)
 	scratch_close(cache);
 }
 
-/* create_as - be elected for "k". */
+/* create_with - be elected for "k", on these terms. */
+static inline struct scache_writer *create_with(struct scache *cache,
+						struct scache_acquire_options options,
+						struct scache_reader **ret_reader)
+{
+	struct scache_writer *writer = NULL;
+
+	options.size = sizeof(options);
+	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
+	must(writer != NULL);
+	return writer;
+}
+
+/* create_as - the same by the most common of them. */
 static inline struct scache_writer *create_as(struct scache *cache, uint32_t flags,
 					      uint64_t window_bytes,
 					      struct scache_reader **ret_reader)
 {
-	struct scache_acquire_options options = { .size = sizeof(options),
-						  .flags = flags,
-						  .window_bytes = window_bytes };
-	struct scache_writer *writer = NULL;
+	const struct scache_acquire_options options = { .flags = flags,
+							.window_bytes = window_bytes };
 
-	must_be(scache_acquire(cache, "k", 1, &options, ret_reader, &writer), 0);
-	must(writer != NULL);
-	return writer;
+	return create_with(cache, options, ret_reader);
 }
 
 /* put - bytes [@from, @until), all of which must be taken at once. */
